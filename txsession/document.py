@@ -1,0 +1,312 @@
+"""
+The JSON document that a session is stored as: express-session's.
+
+It is UTF-8 without spaces.  The key C{cookie} comes first and describes the
+cookie, with its times in milliseconds; then, where C{absoluteTimeout} is in
+use, C{__txsession}, which holds the time of creation; then the application's
+data::
+
+    {"cookie":{"originalMaxAge":null,"expires":null,...},"user":"ada"}
+
+Nothing is coerced on the way in: what would come back from JSON as something
+else is refused, with its path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+from attrs import frozen
+
+from .cookies import EARLIEST, LATEST, CookieFlags, CookieOptions
+from .errors import CorruptRecord, SessionDataError
+
+__all__ = [
+    "COOKIE",
+    "MAX_DEPTH",
+    "RESERVED",
+    "Document",
+    "checkKey",
+    "checkValue",
+    "compose",
+    "decode",
+    "encodeData",
+    "maxAgeOf",
+    "serialise",
+]
+
+COOKIE = "cookie"
+META = "__txsession"
+RESERVED = frozenset({COOKIE, META})
+"""
+The top-level keys that are not the application's.
+"""
+
+MAX_DEPTH = 200
+"""
+How deep arrays and objects may nest in a session's data.
+"""
+
+
+def _refuseConstant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuseConstant)
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":")
+)
+
+
+@frozen
+class Document:
+    """
+    A stored session, taken apart.
+
+    @ivar maxAge: the cookie's C{originalMaxAge} in seconds, or L{None}.
+    @ivar created: when the session was created, or L{None} if that is not
+        known.
+    @ivar meta: what stands under the reserved key, or L{None}.
+    @ivar data: the application's data.
+    """
+
+    maxAge: float | None
+    created: float | None
+    meta: dict[str, Any] | None
+    data: dict[str, Any]
+
+
+def decode(payload: bytes) -> Document:
+    """
+    Take a stored document apart.
+
+    @raise CorruptRecord: it is not a JSON object that has an object under
+        C{cookie}.
+    """
+    try:
+        document = _decoder.decode(payload.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecord("the stored record is not JSON") from error
+    if not isinstance(document, dict):
+        raise CorruptRecord("the stored record is not a JSON object")
+    cookie = document.pop(COOKIE, None)
+    if not isinstance(cookie, dict):
+        raise CorruptRecord('the stored record has no "cookie" object')
+    meta = document.pop(META, None)
+    if not isinstance(meta, dict):
+        meta = None
+    created = None if meta is None else _asTimestamp(meta.get("created"))
+    return Document(
+        _asTimestamp(cookie.get("originalMaxAge")), created, meta, document
+    )
+
+
+def _asTimestamp(milliseconds: object) -> float | None:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, (int, float)):
+        return None
+    try:
+        seconds = milliseconds / 1000
+    except OverflowError:
+        return None
+    return seconds if isfinite(seconds) else None
+
+
+_LEADING_MAX_AGE = re.compile(rb'\{"cookie":\{"originalMaxAge":(null|[0-9]{1,15})[,}]')
+
+
+def maxAgeOf(payload: bytes) -> float | None:
+    """
+    The C{originalMaxAge} of a stored document in seconds, or L{None}; without
+    decoding it, where it begins as express-session's and our own do.
+
+    @raise CorruptRecord: the document had to be decoded, and is corrupt.
+    """
+    match = _LEADING_MAX_AGE.match(payload)
+    if match is None:
+        return decode(payload).maxAge
+    digits = match[1]
+    return None if digits == b"null" else int(digits) / 1000
+
+
+def compose(
+    data: bytes,
+    *,
+    maxAge: float | None,
+    expires: float | None,
+    options: CookieOptions,
+    flags: CookieFlags,
+    meta: dict[str, Any] | None = None,
+    created: float | None = None,
+) -> bytes:
+    """
+    Put a document together.
+
+    @param data: the application's data, as `encodeData` gives it.
+    @param maxAge: the cookie's C{originalMaxAge} in seconds.
+    @param expires: when the cookie expires.
+    @param meta: what stood under the reserved key when it was loaded.
+    @param created: the time of creation to be written under the reserved key.
+    """
+    milliseconds = "null" if maxAge is None else f"{round(maxAge * 1000)}"
+    date = "null" if expires is None else f'"{isoDate(expires)}"'
+    head = (
+        f'{{"cookie":{{"originalMaxAge":{milliseconds},"expires":{date},'
+        f"{_staticMembers(options, flags)}}}"
+    )
+    if created is not None:
+        meta = {**(meta or {}), "created": round(created * 1000)}
+    if meta is not None:
+        head += f',"{META}":{_encoder.encode(meta)}'
+    head += "}" if data == b"{}" else ","
+    return _asBytes(head) + (b"" if data == b"{}" else data[1:])
+
+
+@lru_cache(maxsize=128)
+def _staticMembers(options: CookieOptions, flags: CookieFlags) -> str:
+    members: dict[str, object] = {}
+    if flags.partitioned:
+        members["partitioned"] = True
+    if options.priority:
+        members["priority"] = options.priority
+    members["secure"] = flags.secure
+    members["httpOnly"] = options.httpOnly
+    if options.domain:
+        members["domain"] = options.domain
+    members["path"] = options.path
+    members["sameSite"] = flags.sameSite
+    return _encoder.encode(members)[1:-1]
+
+
+def isoDate(timestamp: float) -> str:
+    """
+    A timestamp as JavaScript's C{Date.prototype.toISOString} writes it.
+    """
+    milliseconds = round(min(max(timestamp, EARLIEST), LATEST) * 1000)
+    return f"{_isoSecond(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=256)
+def _isoSecond(seconds: int) -> str:
+    year, *rest = time.gmtime(seconds)[:6]
+    return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(year, *rest)
+
+
+def _asBytes(text: str) -> bytes:
+    # A lone surrogate, which JavaScript strings can hold, has no UTF-8; as
+    # \udXXX it is still JSON, and what this error handler writes is just that.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def serialise(data: dict[str, Any]) -> bytes:
+    """
+    The canonical form of data that is known to be JSON, for comparison.
+    """
+    return _asBytes(_encoder.encode(data))
+
+
+def encodeData(data: dict[str, Any]) -> bytes:
+    """
+    The canonical form of the application's data.
+
+    @raise SessionDataError: JSON cannot hold some of it, or could only hold it
+        as something else.
+    """
+    for key, value in data.items():
+        checkKey(key)
+        if type(value) not in _SCALARS:
+            checkValue(value, f"session[{key!r}]")
+    try:
+        return serialise(data)
+    except RecursionError as error:  # pragma: no cover - depends on the caller's depth
+        raise SessionDataError("session", "is nested too deep") from error
+
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+def checkKey(key: object) -> None:
+    """
+    Refuse a top-level key that is not a string, or is reserved.
+
+    @raise SessionDataError: if so.
+    """
+    if type(key) is not str:
+        raise SessionDataError(
+            f"session[{key!r}]", f"has a key of type {_typeName(key)}; use a str"
+        )
+    if key in RESERVED:
+        raise SessionDataError(
+            f"session[{key!r}]", "is reserved; use another key for your data"
+        )
+
+
+def checkValue(value: object, path: str) -> None:
+    """
+    Refuse a value that JSON cannot hold as it is.
+
+    @param path: what to call the value in the error.
+    @raise SessionDataError: naming the innermost offender.
+    """
+    pending: list[tuple[object, tuple[Any, ...]]] = [(value, ())]
+    while pending:
+        current, keys = pending.pop()
+        kind = type(current)
+        if kind in _SCALARS:
+            continue
+        if kind is float:
+            if not isfinite(current):  # type: ignore[arg-type]
+                raise SessionDataError(
+                    _written(path, keys), f"is {current!r}, which JSON does not know"
+                )
+        elif kind is dict:
+            _checkDepth(path, keys)
+            for key, inner in current.items():  # type: ignore[attr-defined]
+                if type(key) is not str:
+                    raise SessionDataError(
+                        _written(path, (*keys, key)),
+                        f"has a key of type {_typeName(key)}; use a str",
+                    )
+                if type(inner) not in _SCALARS:
+                    pending.append((inner, (*keys, key)))
+        elif kind is list:
+            _checkDepth(path, keys)
+            for index, inner in enumerate(current):  # type: ignore[arg-type]
+                if type(inner) not in _SCALARS:
+                    pending.append((inner, (*keys, index)))
+        else:
+            raise SessionDataError(
+                _written(path, keys),
+                f"is of type {_typeName(current)}, which JSON cannot hold as it "
+                f"is; {_remedy(current)}",
+            )
+
+
+def _checkDepth(path: str, keys: tuple[Any, ...]) -> None:
+    if len(keys) >= MAX_DEPTH:
+        raise SessionDataError(
+            _written(path, keys[:4]) + "...",
+            f"is nested more than {MAX_DEPTH} levels deep",
+        )
+
+
+def _written(path: str, keys: tuple[Any, ...]) -> str:
+    return path + "".join(f"[{key!r}]" for key in keys)
+
+
+def _typeName(value: object) -> str:
+    return type(value).__name__
+
+
+def _remedy(value: object) -> str:
+    if isinstance(value, (tuple, set, frozenset)):
+        return "store a list"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "store a str, base64 for instance"
+    if isinstance(value, dict):
+        return "store dict(value)"
+    return "store what it is made of: str, int, float, bool, None, list, dict"

@@ -1,0 +1,1120 @@
+"""
+Loads a session once, carries out a `Plan`, and settles conflicts.
+
+Theory of operation
+===================
+
+One `Exchange` serves a whole L{SessionResource <txsession.SessionResource>}; it
+holds the options, the store and the clock, while what belongs to one request is
+kept in its `Session`.
+
+I{One at a time.}  The operations of one session (its verbs, and the save at the
+end of its request) form a queue: each waits for the one before it.  So a
+C{session.save()} that nobody waits for is over before the response is decided.
+
+I{Cancelling.}  What a verb returns can be cancelled without consequence for the
+store: the operation goes on, only the waiting ends.  The one store call that is
+ever cancelled is the C{get} that loads a session.
+
+I{Conflicts.}  The record that this handle last saw is the C{expected} of each
+C{replace}.  If the store says no, the current record is read.  Gone: the session
+is over, and nothing brings it back.  Changed: this request's changes (see
+`txsession.changes`) are laid over the current data, and it is tried again.  What
+the application changed in the handle while the store was at work is kept: it is
+the difference between the snapshot that was saved and the data as it is when the
+store answers, and is laid over the result in its turn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import iscoroutine
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, NamedTuple, TypeVar, cast
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from .changes import adopt, diff, merge
+from .cookies import CookieOptions, attributes, expired, pair
+from .document import Document, compose, decode, maxAgeOf, serialise
+from .errors import (
+    ConfigurationError,
+    CorruptRecord,
+    HeadersAlreadySent,
+    NoSession,
+    SessionConflict,
+    SessionDestroyed,
+    SessionError,
+    SessionGone,
+    SessionNotLoaded,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
+from .lifetime import Expiry, isTouchDue
+from .plan import CookieAction, Facts, Plan, StoreAction, decide
+from .record import Record
+from .session import ISession, Session
+from .signing import Signer, fingerprint, generateID
+
+__all__ = ["Exchange", "Outcome", "Policy", "isOutage"]
+
+MAX_RETRIES = 10
+"""
+How often changes are laid over newer data before giving up.
+"""
+
+MAX_COLLISIONS = 5
+"""
+How many IDs are tried for a new session.
+"""
+
+T = TypeVar("T")
+Network = IPv4Network | IPv6Network
+
+
+@frozen(kw_only=True)
+class Policy:
+    """
+    The options of a L{SessionResource <txsession.SessionResource>}, checked.
+    """
+
+    name: str
+    genid: Callable[[Any], str] | None
+    proxy: bool | tuple[Network, ...]
+    resave: bool
+    rolling: bool
+    saveUninitialized: bool
+    unset: str
+    ttl: float
+    absoluteTimeout: float | None
+    touchInterval: float | None
+    onConflict: str
+    lazy: bool
+    cacheHeaders: bool
+    storeTimeout: float
+    storeDown: str
+
+
+class Outcome(NamedTuple):
+    """
+    What the response gets.
+
+    @ivar setCookie: the value of a C{Set-Cookie} header, or L{None}.
+    @ivar varies: whether the response depends on the session.
+    """
+
+    setCookie: str | None
+    varies: bool
+
+
+def isOutage(error: BaseException) -> bool:
+    """
+    Whether the store, rather than something in it, is the trouble.
+    """
+    return isinstance(error, (StoreUnavailable, StoreTimeout))
+
+
+@define(eq=False, repr=False)
+class Exchange:
+    """
+    Between the sessions of one L{SessionResource <txsession.SessionResource>}
+    and their store.
+    """
+
+    policy: Policy
+    store: Any
+    signer: Signer
+    log: Logger
+    _reactor: Any = None
+    _seconds: Callable[[], float] | None = None
+    _isConditional: bool = field(init=False)
+    _isTouchable: bool = field(init=False)
+    _warned: set[str] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._isConditional = _has(self.store, "create") and _has(self.store, "replace")
+        self._isTouchable = _has(self.store, "touch")
+
+    # The world outside.
+
+    @property
+    def reactor(self) -> Any:
+        """
+        The clock, imported at first use if none was given.
+        """
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    def now(self) -> float:
+        """
+        The time, as a POSIX timestamp.
+        """
+        if self._seconds is None:
+            self._seconds = self.reactor.seconds
+        return self._seconds()
+
+    def isAvailable(self) -> bool:
+        """
+        Whether the store does not say of itself that it is out of reach.
+        """
+        return getattr(self.store, "available", True) is not False
+
+    def isSecure(self, session: Session) -> bool:
+        """
+        Whether the session's request came over HTTPS.
+        """
+        if session._isSecure is None:
+            request = None if session._request is None else session._request()
+            if request is None:
+                return False
+            session._isSecure = bool(request.isSecure()) or self._isProxiedSecurely(
+                request
+            )
+        return session._isSecure
+
+    def _isProxiedSecurely(self, request: Any) -> bool:
+        if not self.policy.proxy:
+            return False
+        values = request.requestHeaders.getRawHeaders(b"x-forwarded-proto")
+        if not values or values[0].partition(b",")[0].strip().lower() != b"https":
+            return False
+        return self.policy.proxy is True or _isAmong(
+            request.getClientAddress(), self.policy.proxy
+        )
+
+    def warnOnce(self, topic: str, message: str, **fields: object) -> None:
+        """
+        Log a warning, the first time that C{topic} comes up.
+        """
+        if topic not in self._warned:
+            self._warned.add(topic)
+            self.log.warn(message, topic=topic, **fields)
+
+    # Loading.
+
+    def fetch(self, sid: str) -> Deferred[Record | None]:
+        """
+        Ask the store for a record.
+
+        @return: fires with the record, or with L{None} where there is none or it
+            has expired.  Cancelling it cancels the call of the store.
+        """
+        if not self.isAvailable():
+            return fail(
+                StoreUnavailable(
+                    "the store says that it is not available",
+                    operation="get",
+                    fingerprint=fingerprint(sid),
+                )
+            )
+        return self._get(sid)
+
+    def _get(self, sid: str) -> Deferred[Record | None]:
+        return self._ask("get", sid).addCallbacks(self._live, _absentIfNoFile)
+
+    def _live(self, record: Record | None) -> Record | None:
+        return None if record is None or not record.isLive(self.now()) else record
+
+    def furnish(self, session: Session, sid: str, record: Record | None) -> None:
+        """
+        Make a session what its record says; without one it is new, under an ID
+        of its own.
+
+        @raise CorruptRecord: the record is not a session document; the session
+            is as it was.
+        """
+        try:
+            isFound = record is not None and self._furnish(session, sid, record)
+        except CorruptRecord as error:
+            error.fingerprint = fingerprint(sid)
+            raise
+        if not isFound:
+            session._presented = session._sid = None
+
+    def _furnish(self, session: Session, sid: str, record: Record) -> bool:
+        absoluteTimeout = self.policy.absoluteTimeout
+        if absoluteTimeout is None:
+            session._maxAge = maxAgeOf(record.payload)
+        else:
+            document = decode(record.payload)
+            created, now = document.created, self.now()
+            if created is not None and created + absoluteTimeout <= now:
+                return False
+            session._wasBorn = created is None
+            session._created = now if created is None else created
+            session._maxAge = document.maxAge
+        session._fixed = None
+        session._presented = session._sid = sid
+        session._record = record
+        session._expires = None if session._maxAge is None else record.expires
+        return True
+
+    def loadLazily(self, session: Session) -> Deferred[Session]:
+        """
+        Carry out C{session.load()}.
+        """
+        return self._enqueue(session, lambda: self._load(session)).addCallback(
+            lambda _: session
+        )
+
+    async def _load(self, session: Session) -> None:
+        if session._barrier is not SessionNotLoaded:
+            return
+        sid = session._presented
+        try:
+            record = None if sid is None else await self.fetch(sid)
+            session._barrier = None
+            self.furnish(session, sid or "", record)
+            session._sealed = session._decided and record is None
+        except Exception as error:
+            session._barrier = SessionNotLoaded
+            if isOutage(error) and self.policy.storeDown == "anonymous":
+                self._detach(session)
+                raise NoSession(
+                    "the store is down, and storeDown is 'anonymous'",
+                    operation="load",
+                ) from error
+            if isinstance(error, SessionError):
+                session._trouble = error
+            raise
+
+    def _detach(self, session: Session) -> None:
+        session._ended = True
+        session._presented = None
+        self._unsetComponent(session)
+
+    def _unsetComponent(self, session: Session) -> None:
+        request = None if session._request is None else session._request()
+        if request is not None:
+            request.setComponent(ISession, None)
+        session._unset = False
+
+    # IDs.
+
+    def identify(self, session: Session) -> str:
+        """
+        The session's ID, made now if it has none.
+
+        @raise ConfigurationError: C{genid} gave something that is not a
+            non-empty C{str} that UTF-8 can encode.
+        """
+        if session._sid is None:
+            session._sid = self._newID(session)
+        return session._sid
+
+    def _newID(self, session: Session) -> str:
+        if self.policy.genid is None:
+            return generateID()
+        sid = self.policy.genid(None if session._request is None else session._request())
+        if not isinstance(sid, str) or not sid:
+            raise ConfigurationError(
+                f"must return a non-empty str, not {type(sid).__name__}",
+                option="genid",
+            )
+        try:
+            signed = self.signer.sign(sid)
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                "must return a str that UTF-8 can encode", option="genid"
+            ) from error
+        pair(self.policy.name, signed)  # refuses one that is too long
+        return sid
+
+    # The end of the request.
+
+    def settle(self, session: Session) -> Outcome | Failure | Deferred[Outcome]:
+        """
+        Decide what to do with a session now that its response begins, and do it.
+
+        @return: what the response gets, or why it must not be sent; at once if
+            the store answered at once.
+        """
+        session._decided = True
+        if session._pending is None and self._isUntouched(session):
+            session._sealed = True
+            return _NOTHING
+        return _ifFired(self._enqueue(session, lambda: self._settle(session)))
+
+    def _isUntouched(self, session: Session) -> bool:
+        return (
+            session._presented is None
+            and session._sid is None
+            and not session._accessed
+            and not session._lifetimeSet
+            and not session._ended
+            and not session._unset
+            and not self.policy.saveUninitialized
+        )
+
+    async def _settle(self, session: Session) -> Outcome:
+        if session._barrier is SessionNotLoaded:
+            session._sealed = session._presented is None
+            return _NOTHING
+        now = self.now()
+        facts = self._facts(session, now)
+        plan = decide(facts)
+        if not facts.sendable:
+            self._warnIfBlocked(facts, plan)
+        self._logDecision(session, plan)
+        cookie = await self._carryOut(session, plan, now)
+        outcome = Outcome(
+            self._setCookie(session, cookie),
+            session._accessed or session._unset or session._ended,
+        )
+        isKnown = session._presented is not None and session._sid == session._presented
+        session._sealed = session._record is None or not (
+            cookie is CookieAction.SEND or (isKnown and cookie is CookieAction.NONE)
+        )
+        session._fixed = None
+        return outcome
+
+    def _facts(self, session: Session, now: float) -> Facts:
+        policy = self.policy
+        isStored = session._record is not None
+        ends = session._ends(now)
+        isDirty = not session._ended and session.isModified
+        isDue = session._touched or (
+            isStored and self._isTouchDue(session, cast(Record, session._record), ends)
+        )
+        return Facts(
+            presented=session._presented is not None,
+            current=session._sid is not None and session._sid == session._presented,
+            stored=isStored,
+            ended=session._ended,
+            unset=session._unset and policy.unset == "destroy",
+            kept=session._unset and policy.unset == "keep",
+            modified=isDirty or session._wroteChanges,
+            written=session._saved and not isDirty,
+            saved=session._saved,
+            cookieChanged=session._lifetimeSet
+            or session._options is not session._configured
+            and session._options != session._configured,
+            hasExpiry=ends.cookie is not None,
+            expired=ends.hasPassed(now),
+            sendable=session._options.secure is not True or self.isSecure(session),
+            stale=session._stale,
+            touchDue=isDue,
+            resave=policy.resave,
+            rolling=policy.rolling,
+            saveUninitialized=policy.saveUninitialized,
+        )
+
+    def _isTouchDue(self, session: Session, record: Record, ends: Expiry) -> bool:
+        maxAge = session._maxAge
+        return isTouchDue(
+            record.expires,
+            ends.record,
+            lifetime=self.policy.ttl if maxAge is None else abs(maxAge),
+            interval=self.policy.touchInterval,
+        )
+
+    def _warnIfBlocked(self, facts: Facts, plan: Plan) -> None:
+        if decide(facts._replace(sendable=True)) != plan:
+            self.warnOnce(
+                "insecure",
+                "The session cookie {name!r} must be Secure, but the request came "
+                "over plain HTTP, so no cookie was sent and no new session stored. "
+                'Serve HTTPS, or set cookie=CookieOptions(secure="auto"); behind a '
+                "proxy that speaks HTTPS for you, have it set X-Forwarded-Proto "
+                "and name its network in proxy=[...].",
+                name=self.policy.name,
+            )
+
+    def _logDecision(self, session: Session, plan: Plan) -> None:
+        self.log.emit(
+            LogLevel.debug,
+            "session {session}: store {store}, cookie {cookie}",
+            session="new" if session._sid is None else fingerprint(session._sid),
+            store=plan.store.value,
+            cookie=plan.cookie.value,
+        )
+
+    async def _carryOut(self, session: Session, plan: Plan, now: float) -> CookieAction:
+        if plan.store is StoreAction.NOTHING:
+            if session._expires is None:
+                session._expires = session._ends(now).cookie
+        elif plan.store is StoreAction.TOUCH:
+            self._touch(session, now)
+        elif session._unset:
+            await self._ask("destroy", self.identify(session))
+            self._end(session)
+        else:
+            return await self._saveAtEnd(session, plan)
+        return plan.cookie
+
+    async def _saveAtEnd(self, session: Session, plan: Plan) -> CookieAction:
+        try:
+            await self._write(session)
+        except SessionGone as error:
+            self.log.warn(
+                "Session {session} was gone when it was to be saved; what the "
+                "request changed in it is dropped: {error}",
+                session=error.fingerprint,
+                error=str(error),
+            )
+            session._ended = True
+            session._record = None
+            isHeld = session._presented is not None
+            return CookieAction.EXPIRE if isHeld else CookieAction.NONE
+        return plan.cookie
+
+    def settleLate(self, session: Session) -> None | Failure | Deferred[None]:
+        """
+        Save what was changed after the headers went out.
+
+        @return: L{None} if there is nothing to wait for, or why the save failed.
+        """
+        if session._pending is None and not self._isLate(session):
+            return None
+        return _ifFired(self._enqueue(session, lambda: self._settleLate(session)))
+
+    def _isLate(self, session: Session) -> bool:
+        return session._lifetimeSet or session._isSuspect() or session._touched or (
+            session._unset and self.policy.unset == "destroy"
+        )
+
+    async def _settleLate(self, session: Session) -> None:
+        if session._ended or session._barrier is not None:
+            return
+        if session._unset:
+            if self.policy.unset == "destroy" and session._record is not None:
+                await self._ask("destroy", self.identify(session))
+                self._end(session)
+            return
+        if session._lifetimeSet or session._isDirty():
+            await self._saveLate(session)
+        elif session._touched and session._record is not None:
+            self._touch(session, self.now())
+
+    async def _saveLate(self, session: Session) -> None:
+        if session._sealed or session._record is None:
+            self.log.warn(
+                "Session {session} was changed after its response had begun; as "
+                "the browser has no cookie for it, the change is dropped.",
+                session="new" if session._sid is None else fingerprint(session._sid),
+            )
+            return
+        await self._saveAtEnd(session, _LATE)
+
+    def _setCookie(self, session: Session, action: CookieAction) -> str | None:
+        if action is CookieAction.NONE:
+            return None
+        flags = session._flags()
+        if action is CookieAction.EXPIRE:
+            return expired(self.policy.name, session._options, flags)
+        if flags.weakened:
+            self.warnOnce(
+                "weakened",
+                "SameSite=None and Partitioned need Secure, and a request came "
+                "over plain HTTP, so they were left out of the session cookie.",
+            )
+        signed = self.signer.sign(self.identify(session))
+        return pair(self.policy.name, signed) + attributes(
+            session._options, flags, session._expires, self.now()
+        )
+
+    # The verbs.
+
+    def save(self, session: Session) -> Deferred[None]:
+        """
+        Carry out C{session.save()}.
+        """
+        return self._enqueue(session, lambda: self._save(session))
+
+    async def _save(self, session: Session) -> None:
+        await self._load(session)
+        session._check()
+        session._accessed = True
+        if session._ended:
+            raise SessionGone(
+                "the session is no longer in its store",
+                operation="save",
+                fingerprint=fingerprint(self.identify(session)),
+            )
+        if session._record is None and self._isOutOfReach(session):
+            raise self._tooLate(session, "save")
+        try:
+            await self._write(session)
+        except SessionGone:
+            session._ended = True
+            raise
+        session._saved = True
+
+    def reload(self, session: Session) -> Deferred[None]:
+        """
+        Carry out C{session.reload()}.
+        """
+        return self._enqueue(session, lambda: self._reload(session))
+
+    async def _reload(self, session: Session) -> None:
+        await self._load(session)
+        session._check()
+        session._accessed = True
+        sid = self.identify(session)
+        record = None if session._record is None else await self.fetch(sid)
+        if record is None:
+            raise SessionGone(
+                "the session is not in its store",
+                operation="reload",
+                fingerprint=fingerprint(sid),
+            )
+        document = self._decode(sid, record)
+        if session._data is None:
+            session._data = document.data
+        else:
+            adopt(session._data, document.data)
+        session._record = record
+        session._baseline = serialise(session._data)
+        session._mutated = session._lifetimeSet = False
+        session._maxAge, session._fixed = document.maxAge, None
+        session._expires = None if document.maxAge is None else record.expires
+        self._takeMeta(session, document)
+
+    def destroy(self, session: Session) -> Deferred[None]:
+        """
+        Carry out C{session.destroy()}.
+        """
+        return self._enqueue(session, lambda: self._destroy(session))
+
+    async def _destroy(self, session: Session) -> None:
+        if session._barrier is SessionDestroyed:
+            return
+        sid = session._sid if session._barrier is None else session._presented
+        if sid is not None and (session._record or session._barrier):
+            await self._ask("destroy", sid)
+        self._end(session)
+        self._unsetComponent(session)
+
+    def _end(self, session: Session) -> None:
+        session._ended = True
+        session._record = None
+        session._barrier = SessionDestroyed
+
+    def regenerate(self, session: Session, keepData: bool) -> Deferred[None]:
+        """
+        Carry out C{session.regenerate()}.
+        """
+        return self._enqueue(session, lambda: self._regenerate(session, keepData))
+
+    async def _regenerate(self, session: Session, keepData: bool) -> None:
+        await self._load(session)
+        session._check()
+        if session._decided or self._isOutOfReach(session):
+            raise self._tooLate(session, "regenerate")
+        session._accessed = True
+        if not keepData:
+            if session._record is not None:
+                await self._ask("destroy", self.identify(session))
+            session._reset()
+            session._ended = False
+        elif session._record is None:
+            session._sid = None
+        else:
+            await self._move(session)
+
+    async def _move(self, session: Session) -> None:
+        """
+        Give a stored session another ID, losing nothing and reviving nothing.
+
+        The new record is written first.  Then the old one is replaced by itself:
+        if the store agrees, nobody has changed or destroyed it since it was last
+        seen, and it can go.
+        """
+        old = self.identify(session)
+        self._metaOf(session)
+        before = _Handle.of(session)
+        session._sid, session._record = None, None
+        try:
+            await self._write(session, base=before.record)
+        except BaseException:
+            before.restore(session)
+            raise
+        new = self.identify(session)
+        try:
+            await self._claim(session, old, before.record)
+            await self._ask("destroy", old)
+        except BaseException:
+            before.restore(session)
+            await self._discard(new)
+            raise
+        session._saved = True
+
+    async def _claim(self, session: Session, old: str, expected: Record) -> None:
+        for _ in range(1 + MAX_RETRIES):
+            if self._isConditional:
+                if await self._ask("replace", old, expected, expected):
+                    return
+            current = await self._get(old)
+            if current is None:
+                raise SessionGone(
+                    "the session is no longer in its store",
+                    operation="regenerate",
+                    fingerprint=fingerprint(old),
+                )
+            if not self._isConditional:
+                return
+            if self.policy.onConflict == "error":
+                break
+            if self.policy.onConflict == "merge":
+                await self._lay(session, expected, self._decode(old, current))
+            expected = current
+        raise SessionConflict(
+            "another request keeps changing the session",
+            operation="regenerate",
+            fingerprint=fingerprint(old),
+        )
+
+    async def _lay(self, session: Session, seen: Record, current: Document) -> None:
+        """
+        Take what others changed in the old record over into the new one.
+        """
+        theirs = diff(decode(seen.payload).data, current.data)
+        if theirs:
+            data = session._data if session._data is not None else session._inflate()
+            merged = merge(json.loads(serialise(data)), theirs)
+            session._mutated = True
+            adopt(data, merge(merged, diff(decode(seen.payload).data, data)))
+            await self._write(session)
+
+    async def _discard(self, sid: str) -> None:
+        try:
+            await self._ask("destroy", sid)
+        except Exception:
+            self.log.failure(
+                "Session {session} could not be removed after a failed "
+                "regenerate; it will expire by itself.",
+                session=fingerprint(sid),
+                level=LogLevel.error,
+            )
+
+    def _isOutOfReach(self, session: Session) -> bool:
+        """
+        Whether no cookie can reach the browser any more.
+        """
+        if session._decided:
+            return session._sealed
+        if session._request is None:
+            return False
+        request = session._request()
+        if request is None:
+            return True
+        upgrade = request.requestHeaders.getRawHeaders(b"upgrade", [b""])
+        return any(b"websocket" in value.lower() for value in upgrade)
+
+    def _tooLate(self, session: Session, operation: str) -> HeadersAlreadySent:
+        return HeadersAlreadySent(
+            "the response has begun, and the browser can no longer be given the "
+            "cookie that this needs; do it before the first write",
+            operation=operation,
+            fingerprint=None if session._sid is None else fingerprint(session._sid),
+        )
+
+    # Writing.
+
+    async def _write(self, session: Session, base: Record | None = None) -> None:
+        """
+        Write the session as it is now.
+
+        @param base: the record that the data comes from, where it is not the
+            one that is to be replaced.
+        @raise SessionGone: its record is no longer there.
+        """
+        if session._data is None and base is not None:
+            session._data = self._decode("", base).data
+        data = session._snapshot()
+        now = self.now()
+        if self.policy.absoluteTimeout is not None and session._created is None:
+            session._created = now
+        isDirty = session._isSuspect() and data != session._baseline
+        wasMutated, session._mutated = session._mutated, False
+        try:
+            await self._writeSnapshot(session, data, now)
+        except BaseException:
+            session._mutated = wasMutated or session._mutated
+            raise
+        if isDirty or session._lifetimeSet:
+            session._wroteChanges = True
+        session._wasBorn = session._lifetimeSet = session._touched = False
+
+    async def _writeSnapshot(self, session: Session, data: bytes, now: float) -> None:
+        ends = session._ends(now)
+        session._expires = ends.cookie
+        if ends.hasPassed(now):
+            if session._record is not None:
+                await self._ask("destroy", self.identify(session))
+            session._record = None
+        elif session._record is None:
+            await self._create(session, self._recordOf(session, data, ends))
+        elif not self._isConditional:
+            record = self._recordOf(session, data, ends)
+            await self._ask("set", self.identify(session), record)
+            session._record = record
+        else:
+            await self._replace(session, data, ends, session._record)
+            return
+        self._settleBaseline(session, data)
+
+    def _settleBaseline(self, session: Session, data: bytes) -> None:
+        if session._data is not None:
+            session._baseline = data
+
+    def _recordOf(self, session: Session, data: bytes, ends: Expiry) -> Record:
+        created = session._created if self.policy.absoluteTimeout is not None else None
+        return Record(
+            compose(
+                data,
+                maxAge=session._maxAge,
+                expires=ends.cookie,
+                options=session._options,
+                flags=session._flags(),
+                meta=self._metaOf(session),
+                created=created,
+            ),
+            ends.record,
+        )
+
+    def _metaOf(self, session: Session) -> dict[str, Any] | None:
+        if session._meta is None and session._record is not None:
+            payload = session._record.payload
+            if b'"__txsession"' in payload:
+                session._meta = decode(payload).meta
+        return session._meta
+
+    async def _create(self, session: Session, record: Record) -> None:
+        for _ in range(MAX_COLLISIONS):
+            sid = self.identify(session)
+            if not self._isConditional:
+                await self._ask("set", sid, record)
+            elif not await self._ask("create", sid, record):
+                session._sid = None
+                continue
+            session._record = record
+            return
+        raise StoreError(
+            f"the new session's ID was taken {MAX_COLLISIONS} times in a row; "
+            "genid must return a different ID each time",
+            operation="create",
+        )
+
+    async def _replace(
+        self, session: Session, data: bytes, ends: Expiry, expected: Record
+    ) -> None:
+        sid = self.identify(session)
+        seen = expected
+        merged: dict[str, Any] | None = None
+        record = self._recordOf(session, data, ends)
+        for _ in range(1 + MAX_RETRIES):
+            if await self._ask("replace", sid, record, expected):
+                session._record = record
+                if merged is None:
+                    self._settleBaseline(session, data)
+                else:
+                    self._takeMerged(session, data, merged)
+                return
+            current = await self._get(sid)
+            if current is None:
+                raise SessionGone(
+                    "the session is no longer in its store",
+                    operation="save",
+                    fingerprint=fingerprint(sid),
+                )
+            if self.policy.onConflict == "error":
+                break
+            if self.policy.onConflict == "merge":
+                theirs = self._decode(sid, current)
+                merged = self._merge(session, seen, data, theirs)
+                record = self._recordOf(
+                    session, serialise(merged), session._ends(self.now())
+                )
+            expected = current
+        raise SessionConflict(
+            "another request changed the session"
+            + ("" if self.policy.onConflict == "error" else " again and again"),
+            operation="save",
+            fingerprint=fingerprint(sid),
+        )
+
+    def _merge(
+        self, session: Session, seen: Record, data: bytes, theirs: Document
+    ) -> dict[str, Any]:
+        if not session._lifetimeSet:
+            session._maxAge = theirs.maxAge
+        self._takeMeta(session, theirs)
+        base = session._baseline
+        before = decode(seen.payload).data if base is None else json.loads(base)
+        return merge(theirs.data, diff(before, json.loads(data)))
+
+    def _takeMeta(self, session: Session, document: Document) -> None:
+        session._meta = document.meta
+        if document.created is not None:
+            session._created = document.created
+
+    def _takeMerged(
+        self, session: Session, data: bytes, merged: dict[str, Any]
+    ) -> None:
+        session._expires = None
+        record = cast(Record, session._record)
+        if session._maxAge is not None:
+            session._expires = record.expires
+        local = session._data
+        if local is None:
+            return
+        session._baseline = serialise(merged)
+        newer = diff(json.loads(data), local)
+        adopt(local, merge(json.loads(session._baseline), newer))
+        if not newer:
+            session._baseline = serialise(local)
+
+    def _touch(self, session: Session, now: float) -> None:
+        """
+        Renew the record's expiry, waiting for nothing.
+        """
+        ends = session._ends(now)
+        record = cast(Record, session._record)
+        renewed = Record(record.payload, ends.record)
+        sid = self.identify(session)
+        if self._isTouchable:
+            answer = self._ask("touch", sid, ends.record)
+        elif self._isConditional:
+            answer = self._ask("replace", sid, renewed, record)
+        else:
+            answer = self._ask("set", sid, renewed)
+        session._record = renewed
+        session._expires = ends.cookie
+        session._touched = False
+        answer.addErrback(self._logTouchFailure, sid)
+
+    def _logTouchFailure(self, failure: Failure, sid: str) -> None:
+        self.log.failure(
+            "The expiry of session {session} could not be renewed.",
+            failure,
+            session=fingerprint(sid),
+            level=LogLevel.error,
+        )
+
+    # Calling the store.
+
+    def _decode(self, sid: str, record: Record) -> Document:
+        try:
+            return decode(record.payload)
+        except CorruptRecord as error:
+            error.fingerprint = fingerprint(sid)
+            raise
+
+    def _ask(self, operation: str, sid: str, *arguments: object) -> Deferred[Any]:
+        """
+        Call the store.
+
+        @return: fires with its answer.  Fails with what it failed with, or with
+            L{StoreTimeout} after C{storeTimeout}: a C{get} is then cancelled,
+            anything else goes on, and what becomes of it is logged.
+        """
+        try:
+            answer = getattr(self.store, operation)(sid, *arguments)
+        except Exception:
+            answer = fail()
+        if not isinstance(answer, Deferred):
+            answer = (
+                Deferred.fromCoroutine(answer)
+                if iscoroutine(answer)
+                else succeed(answer)
+            )
+        return _Call(self, operation, sid, answer).begin()
+
+    def _enqueue(
+        self, session: Session, operation: Callable[[], Awaitable[T]]
+    ) -> Deferred[T]:
+        """
+        Run an operation of a session when those before it are over.
+
+        @return: fires with its result; cancelling it does not stop it.
+        """
+        previous, done = session._pending, Deferred[None]()
+        session._pending = done
+
+        async def run() -> T:
+            if previous is not None:
+                await previous
+            try:
+                return await operation()
+            finally:
+                if session._pending is done:
+                    session._pending = None
+                done.callback(None)
+
+        return _shielded(Deferred.fromCoroutine(run()))
+
+
+_NOTHING = Outcome(None, False)
+_LATE = Plan(StoreAction.REPLACE, CookieAction.NONE)
+
+
+class _Handle(NamedTuple):
+    """
+    What a session is, to be restored after a failure.
+    """
+
+    sid: str
+    record: Record
+    baseline: bytes | None
+    expires: float | None
+    lifetimeSet: bool
+    mutated: bool
+    wroteChanges: bool
+
+    @classmethod
+    def of(cls, session: Session) -> _Handle:
+        return cls(
+            cast(str, session._sid),
+            cast(Record, session._record),
+            session._baseline,
+            session._expires,
+            session._lifetimeSet,
+            session._mutated,
+            session._wroteChanges,
+        )
+
+    def restore(self, session: Session) -> None:
+        session._sid = self.sid
+        session._record = self.record
+        session._baseline = self.baseline
+        session._expires = self.expires
+        session._lifetimeSet = self.lifetimeSet
+        session._mutated = session._mutated or self.mutated
+        session._wroteChanges = self.wroteChanges
+
+
+@define(eq=False)
+class _Call:
+    """
+    One call of a store that must not take for ever.
+    """
+
+    exchange: Exchange
+    operation: str
+    sid: str
+    answer: Deferred[Any]
+    outer: Deferred[Any] = field(init=False)
+    timeout: Any = field(default=None, init=False)
+    isOver: bool = field(default=False, init=False)
+
+    def begin(self) -> Deferred[Any]:
+        self.outer = Deferred(self._cancel)
+        self.answer.addCallbacks(self._succeeded, self._failed)
+        if not self.isOver:
+            self.timeout = self.exchange.reactor.callLater(
+                self.exchange.policy.storeTimeout, self._timedOut
+            )
+        return self.outer
+
+    def _cancel(self, _outer: Deferred[Any]) -> None:
+        self._finish()
+        if self.operation == "get":
+            self.answer.cancel()
+
+    def _succeeded(self, result: object) -> None:
+        if self._finish():
+            self.outer.callback(result)
+        elif self.operation != "get":
+            self._logLate("succeeded")
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, SessionError):
+            failure.value.operation = failure.value.operation or self.operation
+            failure.value.fingerprint = failure.value.fingerprint or fingerprint(
+                self.sid
+            )
+        if self._finish():
+            self.outer.errback(failure)
+        elif not failure.check(CancelledError):
+            self._logLate(f"failed: {failure.getErrorMessage()}")
+
+    def _timedOut(self) -> None:
+        self.timeout = None
+        self._finish()
+        seconds = self.exchange.policy.storeTimeout
+        self.outer.errback(
+            StoreTimeout(
+                f"the store did not answer within {seconds:g} seconds",
+                operation=self.operation,
+                fingerprint=fingerprint(self.sid),
+            )
+        )
+        if self.operation == "get":
+            self.answer.cancel()
+
+    def _finish(self) -> bool:
+        wasOver, self.isOver = self.isOver, True
+        if self.timeout is not None:
+            self.timeout.cancel()
+            self.timeout = None
+        return not wasOver
+
+    def _logLate(self, result: str) -> None:
+        self.exchange.log.warn(
+            "The store's {operation} of session {session}, which had timed out, "
+            "{result}",
+            operation=self.operation,
+            session=fingerprint(self.sid),
+            result=result,
+        )
+
+
+def _shielded(inner: Deferred[T]) -> Deferred[T]:
+    outer: Deferred[T] = Deferred(lambda _: None)
+
+    def succeeded(result: T) -> None:
+        if not outer.called:
+            outer.callback(result)
+
+    def failed(failure: Failure) -> Failure | None:
+        if outer.called:
+            return failure
+        outer.errback(failure)
+        return None
+
+    inner.addCallbacks(succeeded, failed)
+    return outer
+
+
+def _ifFired(deferred: Deferred[T]) -> T | Failure | Deferred[T]:
+    """
+    The result of a Deferred that has fired, or else the Deferred itself.
+    """
+    results: list[T | Failure] = []
+
+    def keep(result: T | Failure) -> T | Failure:
+        results.append(result)
+        return result
+
+    deferred.addBoth(keep)
+    if not results:
+        return deferred
+    deferred.addErrback(lambda _: None)
+    return results[0]
+
+
+def _absentIfNoFile(failure: Failure) -> None:
+    failure.trap(FileNotFoundError)
+
+
+def _has(store: object, method: str) -> bool:
+    return callable(getattr(store, method, None))
+
+
+def _isAmong(address: Any, networks: Sequence[Network]) -> bool:
+    try:
+        ip = ip_address(address.host)
+    except (AttributeError, ValueError):
+        return False
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in networks)

@@ -1,0 +1,3 @@
+"""
+The stores that come with txsession, each alone with its driver.
+"""
