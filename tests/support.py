@@ -56,7 +56,9 @@ class Page(Resource):
         if hasattr(result, "send"):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
-            result.addCallbacks(lambda r: self.end(request, r), request.processingFailed)
+            result.addCallbacks(
+                lambda r: self.end(request, r), request.processingFailed
+            )
             return NOT_DONE_YET
         return result if result is NOT_DONE_YET else self.asBytes(result)
 

@@ -24,6 +24,7 @@ from .errors import (
 )
 from .record import Record
 from .resource import SessionResource, getSession
+from .service import SessionService
 from .session import ISession, Session
 from .store import (
     ConditionalStore,
@@ -33,6 +34,7 @@ from .store import (
     Store,
 )
 from .stores.memory import MemoryStore
+from .stores.url import storeFromURL
 
 __all__ = [
     "ConditionalStore",
@@ -55,11 +57,13 @@ __all__ = [
     "SessionGone",
     "SessionNotLoaded",
     "SessionResource",
+    "SessionService",
     "Store",
     "StoreError",
     "StoreTimeout",
     "StoreUnavailable",
     "getSession",
+    "storeFromURL",
 ]
 
 __version__ = "1.0.0.dev0"

@@ -101,9 +101,7 @@ def decode(payload: bytes) -> Document:
     if not isinstance(meta, dict):
         meta = None
     created = None if meta is None else _asTimestamp(meta.get("created"))
-    return Document(
-        _asTimestamp(cookie.get("originalMaxAge")), created, meta, document
-    )
+    return Document(_asTimestamp(cookie.get("originalMaxAge")), created, meta, document)
 
 
 def _asTimestamp(milliseconds: object) -> float | None:

@@ -29,17 +29,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import iscoroutine
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from .backend import Backend, isOutage
 from .changes import adopt, diff, merge
-from .cookies import CookieOptions, attributes, expired, pair
+from .cookies import attributes, expired, pair
 from .document import Document, compose, decode, maxAgeOf, serialise
 from .errors import (
     ConfigurationError,
@@ -52,7 +52,6 @@ from .errors import (
     SessionGone,
     SessionNotLoaded,
     StoreError,
-    StoreTimeout,
     StoreUnavailable,
 )
 from .lifetime import Expiry, isTouchDue
@@ -61,7 +60,7 @@ from .record import Record
 from .session import ISession, Session
 from .signing import Signer, fingerprint, generateID
 
-__all__ = ["Exchange", "Outcome", "Policy", "isOutage"]
+__all__ = ["Exchange", "Outcome", "Policy"]
 
 MAX_RETRIES = 10
 """
@@ -85,7 +84,7 @@ class Policy:
 
     name: str
     genid: Callable[[Any], str] | None
-    proxy: bool | tuple[Network, ...]
+    proxy: Literal[True] | tuple[Network, ...]
     resave: bool
     rolling: bool
     saveUninitialized: bool
@@ -112,13 +111,6 @@ class Outcome(NamedTuple):
     varies: bool
 
 
-def isOutage(error: BaseException) -> bool:
-    """
-    Whether the store, rather than something in it, is the trouble.
-    """
-    return isinstance(error, (StoreUnavailable, StoreTimeout))
-
-
 @define(eq=False, repr=False)
 class Exchange:
     """
@@ -127,18 +119,18 @@ class Exchange:
     """
 
     policy: Policy
-    store: Any
     signer: Signer
     log: Logger
+    backend: Backend = field(init=False)
+    _store: Any
     _reactor: Any = None
     _seconds: Callable[[], float] | None = None
-    _isConditional: bool = field(init=False)
-    _isTouchable: bool = field(init=False)
     _warned: set[str] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._isConditional = _has(self.store, "create") and _has(self.store, "replace")
-        self._isTouchable = _has(self.store, "touch")
+        self.backend = Backend(
+            self._store, self.log, lambda: self.reactor, self.policy.storeTimeout
+        )
 
     # The world outside.
 
@@ -160,12 +152,6 @@ class Exchange:
         if self._seconds is None:
             self._seconds = self.reactor.seconds
         return self._seconds()
-
-    def isAvailable(self) -> bool:
-        """
-        Whether the store does not say of itself that it is out of reach.
-        """
-        return getattr(self.store, "available", True) is not False
 
     def isSecure(self, session: Session) -> bool:
         """
@@ -207,7 +193,7 @@ class Exchange:
         @return: fires with the record, or with L{None} where there is none or it
             has expired.  Cancelling it cancels the call of the store.
         """
-        if not self.isAvailable():
+        if not self.backend.isAvailable():
             return fail(
                 StoreUnavailable(
                     "the store says that it is not available",
@@ -218,7 +204,7 @@ class Exchange:
         return self._get(sid)
 
     def _get(self, sid: str) -> Deferred[Record | None]:
-        return self._ask("get", sid).addCallbacks(self._live, _absentIfNoFile)
+        return self.backend.ask("get", sid).addCallbacks(self._live, _absentIfNoFile)
 
     def _live(self, record: Record | None) -> Record | None:
         return None if record is None or not record.isLive(self.now()) else record
@@ -313,7 +299,9 @@ class Exchange:
     def _newID(self, session: Session) -> str:
         if self.policy.genid is None:
             return generateID()
-        sid = self.policy.genid(None if session._request is None else session._request())
+        sid = self.policy.genid(
+            None if session._request is None else session._request()
+        )
         if not isinstance(sid, str) or not sid:
             raise ConfigurationError(
                 f"must return a non-empty str, not {type(sid).__name__}",
@@ -395,8 +383,10 @@ class Exchange:
             written=session._saved and not isDirty,
             saved=session._saved,
             cookieChanged=session._lifetimeSet
-            or session._options is not session._configured
-            and session._options != session._configured,
+            or (
+                session._options is not session._configured
+                and session._options != session._configured
+            ),
             hasExpiry=ends.cookie is not None,
             expired=ends.hasPassed(now),
             sendable=session._options.secure is not True or self.isSecure(session),
@@ -444,7 +434,7 @@ class Exchange:
         elif plan.store is StoreAction.TOUCH:
             self._touch(session, now)
         elif session._unset:
-            await self._ask("destroy", self.identify(session))
+            await self.backend.ask("destroy", self.identify(session))
             self._end(session)
         else:
             return await self._saveAtEnd(session, plan)
@@ -466,7 +456,7 @@ class Exchange:
             return CookieAction.EXPIRE if isHeld else CookieAction.NONE
         return plan.cookie
 
-    def settleLate(self, session: Session) -> None | Failure | Deferred[None]:
+    def settleLate(self, session: Session) -> Failure | Deferred[None] | None:
         """
         Save what was changed after the headers went out.
 
@@ -477,8 +467,11 @@ class Exchange:
         return _ifFired(self._enqueue(session, lambda: self._settleLate(session)))
 
     def _isLate(self, session: Session) -> bool:
-        return session._lifetimeSet or session._isSuspect() or session._touched or (
-            session._unset and self.policy.unset == "destroy"
+        return (
+            session._lifetimeSet
+            or session._isSuspect()
+            or session._touched
+            or (session._unset and self.policy.unset == "destroy")
         )
 
     async def _settleLate(self, session: Session) -> None:
@@ -486,7 +479,7 @@ class Exchange:
             return
         if session._unset:
             if self.policy.unset == "destroy" and session._record is not None:
-                await self._ask("destroy", self.identify(session))
+                await self.backend.ask("destroy", self.identify(session))
                 self._end(session)
             return
         if session._lifetimeSet or session._isDirty():
@@ -589,7 +582,7 @@ class Exchange:
             return
         sid = session._sid if session._barrier is None else session._presented
         if sid is not None and (session._record or session._barrier):
-            await self._ask("destroy", sid)
+            await self.backend.ask("destroy", sid)
         self._end(session)
         self._unsetComponent(session)
 
@@ -612,7 +605,7 @@ class Exchange:
         session._accessed = True
         if not keepData:
             if session._record is not None:
-                await self._ask("destroy", self.identify(session))
+                await self.backend.ask("destroy", self.identify(session))
             session._reset()
             session._ended = False
         elif session._record is None:
@@ -640,7 +633,7 @@ class Exchange:
         new = self.identify(session)
         try:
             await self._claim(session, old, before.record)
-            await self._ask("destroy", old)
+            await self.backend.ask("destroy", old)
         except BaseException:
             before.restore(session)
             await self._discard(new)
@@ -649,9 +642,10 @@ class Exchange:
 
     async def _claim(self, session: Session, old: str, expected: Record) -> None:
         for _ in range(1 + MAX_RETRIES):
-            if self._isConditional:
-                if await self._ask("replace", old, expected, expected):
-                    return
+            if self.backend.isConditional and await self.backend.ask(
+                "replace", old, expected, expected
+            ):
+                return
             current = await self._get(old)
             if current is None:
                 raise SessionGone(
@@ -659,7 +653,7 @@ class Exchange:
                     operation="regenerate",
                     fingerprint=fingerprint(old),
                 )
-            if not self._isConditional:
+            if not self.backend.isConditional:
                 return
             if self.policy.onConflict == "error":
                 break
@@ -686,7 +680,7 @@ class Exchange:
 
     async def _discard(self, sid: str) -> None:
         try:
-            await self._ask("destroy", sid)
+            await self.backend.ask("destroy", sid)
         except Exception:
             self.log.failure(
                 "Session {session} could not be removed after a failed "
@@ -749,13 +743,13 @@ class Exchange:
         session._expires = ends.cookie
         if ends.hasPassed(now):
             if session._record is not None:
-                await self._ask("destroy", self.identify(session))
+                await self.backend.ask("destroy", self.identify(session))
             session._record = None
         elif session._record is None:
             await self._create(session, self._recordOf(session, data, ends))
-        elif not self._isConditional:
+        elif not self.backend.isConditional:
             record = self._recordOf(session, data, ends)
-            await self._ask("set", self.identify(session), record)
+            await self.backend.ask("set", self.identify(session), record)
             session._record = record
         else:
             await self._replace(session, data, ends, session._record)
@@ -791,9 +785,9 @@ class Exchange:
     async def _create(self, session: Session, record: Record) -> None:
         for _ in range(MAX_COLLISIONS):
             sid = self.identify(session)
-            if not self._isConditional:
-                await self._ask("set", sid, record)
-            elif not await self._ask("create", sid, record):
+            if not self.backend.isConditional:
+                await self.backend.ask("set", sid, record)
+            elif not await self.backend.ask("create", sid, record):
                 session._sid = None
                 continue
             session._record = record
@@ -812,7 +806,7 @@ class Exchange:
         merged: dict[str, Any] | None = None
         record = self._recordOf(session, data, ends)
         for _ in range(1 + MAX_RETRIES):
-            if await self._ask("replace", sid, record, expected):
+            if await self.backend.ask("replace", sid, record, expected):
                 session._record = record
                 if merged is None:
                     self._settleBaseline(session, data)
@@ -881,12 +875,12 @@ class Exchange:
         record = cast(Record, session._record)
         renewed = Record(record.payload, ends.record)
         sid = self.identify(session)
-        if self._isTouchable:
-            answer = self._ask("touch", sid, ends.record)
-        elif self._isConditional:
-            answer = self._ask("replace", sid, renewed, record)
+        if self.backend.isTouchable:
+            answer = self.backend.ask("touch", sid, ends.record)
+        elif self.backend.isConditional:
+            answer = self.backend.ask("replace", sid, renewed, record)
         else:
-            answer = self._ask("set", sid, renewed)
+            answer = self.backend.ask("set", sid, renewed)
         session._record = renewed
         session._expires = ends.cookie
         session._touched = False
@@ -900,34 +894,12 @@ class Exchange:
             level=LogLevel.error,
         )
 
-    # Calling the store.
-
     def _decode(self, sid: str, record: Record) -> Document:
         try:
             return decode(record.payload)
         except CorruptRecord as error:
             error.fingerprint = fingerprint(sid)
             raise
-
-    def _ask(self, operation: str, sid: str, *arguments: object) -> Deferred[Any]:
-        """
-        Call the store.
-
-        @return: fires with its answer.  Fails with what it failed with, or with
-            L{StoreTimeout} after C{storeTimeout}: a C{get} is then cancelled,
-            anything else goes on, and what becomes of it is logged.
-        """
-        try:
-            answer = getattr(self.store, operation)(sid, *arguments)
-        except Exception:
-            answer = fail()
-        if not isinstance(answer, Deferred):
-            answer = (
-                Deferred.fromCoroutine(answer)
-                if iscoroutine(answer)
-                else succeed(answer)
-            )
-        return _Call(self, operation, sid, answer).begin()
 
     def _enqueue(
         self, session: Session, operation: Callable[[], Awaitable[T]]
@@ -992,82 +964,6 @@ class _Handle(NamedTuple):
         session._wroteChanges = self.wroteChanges
 
 
-@define(eq=False)
-class _Call:
-    """
-    One call of a store that must not take for ever.
-    """
-
-    exchange: Exchange
-    operation: str
-    sid: str
-    answer: Deferred[Any]
-    outer: Deferred[Any] = field(init=False)
-    timeout: Any = field(default=None, init=False)
-    isOver: bool = field(default=False, init=False)
-
-    def begin(self) -> Deferred[Any]:
-        self.outer = Deferred(self._cancel)
-        self.answer.addCallbacks(self._succeeded, self._failed)
-        if not self.isOver:
-            self.timeout = self.exchange.reactor.callLater(
-                self.exchange.policy.storeTimeout, self._timedOut
-            )
-        return self.outer
-
-    def _cancel(self, _outer: Deferred[Any]) -> None:
-        self._finish()
-        if self.operation == "get":
-            self.answer.cancel()
-
-    def _succeeded(self, result: object) -> None:
-        if self._finish():
-            self.outer.callback(result)
-        elif self.operation != "get":
-            self._logLate("succeeded")
-
-    def _failed(self, failure: Failure) -> None:
-        if isinstance(failure.value, SessionError):
-            failure.value.operation = failure.value.operation or self.operation
-            failure.value.fingerprint = failure.value.fingerprint or fingerprint(
-                self.sid
-            )
-        if self._finish():
-            self.outer.errback(failure)
-        elif not failure.check(CancelledError):
-            self._logLate(f"failed: {failure.getErrorMessage()}")
-
-    def _timedOut(self) -> None:
-        self.timeout = None
-        self._finish()
-        seconds = self.exchange.policy.storeTimeout
-        self.outer.errback(
-            StoreTimeout(
-                f"the store did not answer within {seconds:g} seconds",
-                operation=self.operation,
-                fingerprint=fingerprint(self.sid),
-            )
-        )
-        if self.operation == "get":
-            self.answer.cancel()
-
-    def _finish(self) -> bool:
-        wasOver, self.isOver = self.isOver, True
-        if self.timeout is not None:
-            self.timeout.cancel()
-            self.timeout = None
-        return not wasOver
-
-    def _logLate(self, result: str) -> None:
-        self.exchange.log.warn(
-            "The store's {operation} of session {session}, which had timed out, "
-            "{result}",
-            operation=self.operation,
-            session=fingerprint(self.sid),
-            result=result,
-        )
-
-
 def _shielded(inner: Deferred[T]) -> Deferred[T]:
     outer: Deferred[T] = Deferred(lambda _: None)
 
@@ -1104,10 +1000,6 @@ def _ifFired(deferred: Deferred[T]) -> T | Failure | Deferred[T]:
 
 def _absentIfNoFile(failure: Failure) -> None:
     failure.trap(FileNotFoundError)
-
-
-def _has(store: object, method: str) -> bool:
-    return callable(getattr(store, method, None))
 
 
 def _isAmong(address: Any, networks: Sequence[Network]) -> bool:

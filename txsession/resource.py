@@ -7,27 +7,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from inspect import iscoroutine
 from ipaddress import ip_network
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from weakref import ref
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
-from weakref import ref
 from zope.interface import implementer
 
 from . import response
+from .backend import isOutage
 from .cookies import (
     CookieOptions,
-    attributes,
     checkName,
     isPathMatch,
     readCookies,
     uriPath,
 )
 from .errors import ConfigurationError, NoSession, SessionNotLoaded
-from .exchange import Exchange, Network, Policy, isOutage
+from .exchange import Exchange, Network, Policy
 from .lifetime import Duration, asSeconds
 from .record import Record
 from .session import ISession, Session
@@ -48,14 +48,14 @@ def getSession(request: Any) -> Session:
         destroyed or unset, or the store is down and C{storeDown="anonymous"}.
         C{ISession(request, None)} gives L{None} instead.
     """
-    session: Session | None = ISession(request, None)
+    session: Any = ISession(request, None)
     if session is None:
         raise NoSession(
             "this request has no session: wrap the resource in a SessionResource "
             "whose cookie path covers the request, or ask "
             "ISession(request, None) where a session was destroyed or may be missing"
         )
-    return session
+    return cast(Session, session)
 
 
 @implementer(IResource)
@@ -172,7 +172,7 @@ class SessionResource:
                 "another store=... for more than that."
             )
         self._exchange = Exchange(
-            policy, _checkStore(store), signer, self._log, reactor
+            policy, signer, self._log, _checkStore(store), reactor
         )
         if isinstance(self._cookie, CookieOptions):
             _checkDate(self._cookie, self._exchange)
@@ -183,7 +183,7 @@ class SessionResource:
         """
         The store that the sessions are kept in.
         """
-        return self._exchange.store
+        return self._exchange.backend.store
 
     # IResource
 
@@ -217,7 +217,7 @@ class SessionResource:
     # The way through.
 
     def _ask(self, request: Any) -> CookieOptions:
-        options = self._cookie(request)  # type: ignore[operator]
+        options = self._cookie(request)
         if not isinstance(options, CookieOptions):
             raise ConfigurationError(
                 f"the callable must return CookieOptions, not {options!r}",
@@ -229,7 +229,7 @@ class SessionResource:
     def _serve(self, request: Any, options: CookieOptions) -> None:
         exchange = self._exchange
         policy = exchange.policy
-        if policy.storeDown == "anonymous" and not exchange.isAvailable():
+        if policy.storeDown == "anonymous" and not exchange.backend.isAvailable():
             self._serveAnonymously(request)
             return
         verified = self._verify(request)
@@ -300,7 +300,7 @@ class SessionResource:
         )
 
     async def _askOnError(self, request: Any, failure: Failure) -> None:
-        answer = self._onError(request, failure)  # type: ignore[misc]
+        answer = self._onError(request, failure)
         if isinstance(answer, Deferred) or iscoroutine(answer):
             answer = await answer
         if answer == NOT_DONE_YET:
@@ -342,7 +342,7 @@ def _page(request: Any) -> bytes:
 
 def _asResource(wrapped: Any) -> IResource:
     if IResource.providedBy(wrapped):
-        return wrapped  # type: ignore[no-any-return]
+        return wrapped
     make = getattr(wrapped, "resource", None)
     resource = make() if callable(make) and not isinstance(wrapped, type) else None
     if not IResource.providedBy(resource):
@@ -351,7 +351,7 @@ def _asResource(wrapped: Any) -> IResource:
             f"app is), not {wrapped!r}",
             option="wrapped",
         )
-    return resource  # type: ignore[return-value]
+    return resource
 
 
 def _checkCookie(cookie: Any, name: str) -> Any:
@@ -389,9 +389,7 @@ def _checkCallable(option: str, value: Any) -> Any:
 
 def _checkFlag(option: str, value: Any) -> bool:
     if value is not True and value is not False:
-        raise ConfigurationError(
-            f"must be True or False, not {value!r}", option=option
-        )
+        raise ConfigurationError(f"must be True or False, not {value!r}", option=option)
     return value
 
 
@@ -420,9 +418,11 @@ def _asInterval(value: object, option: str) -> float:
     return seconds
 
 
-def _asNetworks(proxy: Any) -> bool | tuple[Network, ...]:
-    if proxy is None or proxy is False or proxy is True:
-        return bool(proxy)
+def _asNetworks(proxy: Any) -> Literal[True] | tuple[Network, ...]:
+    if proxy is True:
+        return True
+    if proxy is None or proxy is False:
+        return ()
     if isinstance(proxy, (str, bytes)) or not isinstance(proxy, Sequence):
         raise ConfigurationError(
             "must be None, False, True or a list of IP networks, as in "

@@ -48,7 +48,7 @@ response is flushed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from attrs import define, field
@@ -59,7 +59,8 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, _IEncodingResource, getChildForRequest
 
-from .exchange import Outcome, isOutage
+from .backend import isOutage
+from .exchange import Outcome
 from .session import ISession, Session
 
 __all__ = ["Responder", "attach", "isTaken", "load", "pass_", "render"]
@@ -196,13 +197,12 @@ def _logUnexpected(failure: Failure) -> None:
     _log.failure("A held response could not be handled.", failure)
 
 
-def _own(request: Any) -> type[Any]:
+def _own(request: Any) -> Any:
     """
     The class that a request has by itself.
     """
     kind = type(request)
-    own: type[Any] = getattr(kind, "_txown", kind)
-    return own
+    return getattr(kind, "_txown", kind)
 
 
 def _restore(request: Any) -> None:
@@ -334,7 +334,7 @@ def _twin(request: Any) -> Any:
     return twin
 
 
-def _endLate(request: Any, outcome: None | Failure) -> None:
+def _endLate(request: Any, outcome: Failure | None) -> None:
     if request._disconnected:
         return
     request.__class__ = _own(request)
@@ -371,7 +371,7 @@ class _Stages:
     Twin: type[Any]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _stages(own: Any) -> _Stages:
     stages = _Stages()
 
@@ -383,7 +383,7 @@ def _stages(own: Any) -> _Stages:
         return kind
 
     @stage
-    class Loading(own):
+    class Loading(own):  # type: ignore[misc]
         _txown = own
 
         def connectionLost(self, reason: Failure) -> None:
@@ -392,7 +392,7 @@ def _stages(own: Any) -> _Stages:
             self.connectionLost(reason)
             loading.cancel()
 
-    class Attended(own):
+    class Attended(own):  # type: ignore[misc]
         """
         A request with a session, whose component may be taken away.
         """
@@ -439,6 +439,8 @@ def _stages(own: Any) -> _Stages:
 
     @stage
     class Held(Attended):
+        producer: Any
+
         def write(self, data: bytes) -> None:
             if self._txheld.isFinished:
                 raise RuntimeError(_WRITE_AFTER_FINISH)
@@ -494,7 +496,7 @@ def _stages(own: Any) -> _Stages:
                 _endLate(self, outcome)
 
     @stage
-    class Ending(own):
+    class Ending(own):  # type: ignore[misc]
         _txown = own
 
         def write(self, data: bytes) -> None:
@@ -508,7 +510,7 @@ def _stages(own: Any) -> _Stages:
             self.connectionLost(reason)
 
     @stage
-    class Failed(own):
+    class Failed(own):  # type: ignore[misc]
         _txown = own
 
         def write(self, data: bytes) -> None:
@@ -528,7 +530,7 @@ def _stages(own: Any) -> _Stages:
             return reason
 
     @stage
-    class Twin(own):
+    class Twin(own):  # type: ignore[misc]
         # What this names is not in the attributes that it shares.
         __slots__ = ("_txoriginal",)
         _txown = own

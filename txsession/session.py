@@ -428,7 +428,7 @@ class Session(MutableMapping[str, Any]):
 
 _BARRIERS: dict[type[SessionError], str] = {
     SessionDestroyed: "this session was destroyed",
-    SessionNotLoaded: "with lazy=True, wait for session.load() before using the session",
+    SessionNotLoaded: "with lazy=True, wait for session.load() before using it",
 }
 
 

@@ -14,7 +14,7 @@ shortened nor normalised.  An ID that the backend cannot hold counts as absent.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from .record import Record
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Answer = Awaitable[T] | T
+Answer: TypeAlias = Awaitable[T] | T
 """
 A C{Deferred}, a coroutine, or the plain value.
 """

@@ -162,9 +162,7 @@ class MemoryStore:
         Fires with the live record of this ID, or L{None}.
         """
         entry = self._live(sid, self._now())
-        return succeed(
-            None if entry is None else Record(entry.payload, entry.expires)
-        )
+        return succeed(None if entry is None else Record(entry.payload, entry.expires))
 
     def set(self, sid: str, record: Record) -> Deferred[None]:
         """
@@ -269,8 +267,8 @@ class MemoryStore:
         if self._seconds is None:
             from twisted.internet import reactor
 
-            self._seconds = reactor.seconds  # type: ignore[attr-defined]
-        return self._seconds()  # type: ignore[misc]
+            self._seconds = reactor.seconds
+        return self._seconds()
 
     def _live(self, sid: str, now: float) -> _Entry | None:
         # Every call drops up to two that have expired, and adds at most one, so

@@ -1,0 +1,187 @@
+"""
+The store as the rest of txsession calls it: every call answered by a Deferred,
+and none for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import iscoroutine
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .errors import SessionError, StoreTimeout, StoreUnavailable
+from .signing import fingerprint
+
+__all__ = ["Backend", "isOutage", "writesInFlight"]
+
+_inFlight: WeakKeyDictionary[Any, set[Deferred[Any]]] = WeakKeyDictionary()
+
+
+def writesInFlight(store: object) -> set[Deferred[Any]]:
+    """
+    The writes to a store that have begun and not ended, timed out or not.
+    """
+    try:
+        return _inFlight.setdefault(store, set())
+    except TypeError:  # cannot be hashed, or not be referred to weakly
+        return set()
+
+
+def isOutage(error: BaseException | None) -> bool:
+    """
+    Whether the store, rather than something in it, is the trouble.
+    """
+    return isinstance(error, (StoreUnavailable, StoreTimeout))
+
+
+@define(eq=False, repr=False)
+class Backend:
+    """
+    A store, and how it is called.
+
+    @ivar reactor: gives the clock; called when that is first needed.
+    @ivar timeout: C{storeTimeout}, in seconds.
+    @ivar isConditional: whether the store can compare and swap.
+    @ivar isTouchable: whether it has C{touch}.
+    """
+
+    store: Any
+    log: Logger
+    reactor: Callable[[], Any]
+    timeout: float
+    isConditional: bool = field(init=False)
+    isTouchable: bool = field(init=False)
+    inFlight: set[Deferred[Any]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.isConditional = self._has("create") and self._has("replace")
+        self.isTouchable = self._has("touch")
+        self.inFlight = writesInFlight(self.store)
+
+    def _has(self, method: str) -> bool:
+        return callable(getattr(self.store, method, None))
+
+    def isAvailable(self) -> bool:
+        """
+        Whether the store does not say of itself that it is out of reach.
+        """
+        return getattr(self.store, "available", True) is not False
+
+    def ask(self, operation: str, sid: str, *arguments: object) -> Deferred[Any]:
+        """
+        Call the store.
+
+        @return: fires with its answer.  Fails with what it failed with, or with
+            L{StoreTimeout} if it takes too long: a C{get} is then cancelled,
+            anything else goes on, and what becomes of it is logged.  Cancelling
+            it does the same.
+        """
+        try:
+            answer = getattr(self.store, operation)(sid, *arguments)
+        except Exception:
+            answer = fail()
+        if not isinstance(answer, Deferred):
+            answer = (
+                Deferred.fromCoroutine(answer)
+                if iscoroutine(answer)
+                else succeed(answer)
+            )
+        return _Call(self, operation, sid, answer).begin()
+
+
+@define(eq=False)
+class _Call:
+    """
+    One call of a store.
+    """
+
+    backend: Backend
+    operation: str
+    sid: str
+    answer: Deferred[Any]
+    outer: Deferred[Any] = field(init=False)
+    timeout: Any = field(default=None, init=False)
+    isAnswered: bool = field(default=False, init=False)
+    isOver: bool = field(default=False, init=False)
+
+    def begin(self) -> Deferred[Any]:
+        self.outer = Deferred(self._cancelled)
+        self.answer.addCallbacks(self._succeeded, self._failed)
+        if not self.isAnswered:
+            self._await()
+        return self.outer
+
+    @property
+    def _isRead(self) -> bool:
+        return self.operation == "get"
+
+    def _await(self) -> None:
+        if not self._isRead:
+            self.backend.inFlight.add(self.answer)
+        self.timeout = self.backend.reactor().callLater(
+            self.backend.timeout, self._timedOut
+        )
+
+    def _succeeded(self, result: object) -> None:
+        if self._finish(isAnswered=True):
+            self.outer.callback(result)
+        elif not self._isRead:
+            self._logLate("succeeded")
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, SessionError):
+            error.operation = error.operation or self.operation
+            error.fingerprint = error.fingerprint or fingerprint(self.sid)
+        if self._finish(isAnswered=True):
+            self.outer.errback(failure)
+        elif not isinstance(error, CancelledError):
+            self._logLate(f"failed: {failure.getErrorMessage()}")
+
+    def _timedOut(self) -> None:
+        self.timeout = None
+        self._finish(isAnswered=False)
+        self.outer.errback(
+            StoreTimeout(
+                f"the store did not answer within {self.backend.timeout:g} seconds",
+                operation=self.operation,
+                fingerprint=fingerprint(self.sid),
+            )
+        )
+        self._stopReading()
+
+    def _cancelled(self, _outer: Deferred[Any]) -> None:
+        self._finish(isAnswered=False)
+        self._stopReading()
+
+    def _stopReading(self) -> None:
+        if self._isRead:
+            self.answer.cancel()
+
+    def _finish(self, isAnswered: bool) -> bool:
+        """
+        @return: whether anybody still waits for the answer.
+        """
+        if isAnswered:
+            self.isAnswered = True
+            self.backend.inFlight.discard(self.answer)
+        if self.timeout is not None:
+            self.timeout.cancel()
+            self.timeout = None
+        wasOver, self.isOver = self.isOver, True
+        return not wasOver
+
+    def _logLate(self, result: str) -> None:
+        self.backend.log.warn(
+            "The store's {operation} of session {session}, which nobody waited for "
+            "any longer, {result}",
+            operation=self.operation,
+            session=fingerprint(self.sid),
+            result=result,
+        )

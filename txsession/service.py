@@ -1,0 +1,160 @@
+"""
+Starts a store, prunes it now and then, and stops it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from .backend import writesInFlight
+from .errors import ConfigurationError
+from .lifetime import Duration, asSeconds
+from .store import Store
+
+__all__ = ["SessionService"]
+
+
+class SessionService(Service):
+    """
+    A store as a part of an application: started with it, pruned while it runs,
+    and stopped when the last save is done.
+
+    @param store: what C{SessionResource(store=...)} was given.  Abilities that
+        it does not have are not asked of it.
+    @param pruneInterval: about how many seconds (or a C{timedelta}) pass between
+        two prunings; each time a random part of up to half of that is taken
+        off, so that several processes do not prune at once.  L{None}: never.
+    @param pruneLimit: how many records are deleted in one call; full batches
+        follow each other at once.
+    @param reactor: the clock; by default the global reactor, imported when the
+        service starts.
+    @param jitter: gives a number from 0 to 1.
+
+    @raise ConfigurationError: an option's value cannot work.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pruneInterval: Duration | None = 900,
+        pruneLimit: int = 1000,
+        reactor: Any | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.store: Any = store
+        self._interval = (
+            None if pruneInterval is None else asSeconds(pruneInterval, "pruneInterval")
+        )
+        if isinstance(pruneLimit, bool) or not isinstance(pruneLimit, int):
+            raise ConfigurationError("must be a whole number", option="pruneLimit")
+        if pruneLimit < 1:
+            raise ConfigurationError("must be above zero", option="pruneLimit")
+        self._limit = pruneLimit
+        self._reactor: Any = reactor
+        self._jitter = jitter
+        self._next: Any = None
+        self._working: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """
+        Start the store, and prune it from time to time.  A store that cannot be
+        started is logged; it is tried again when it is used.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        if self._can("start"):
+            self._work(self._start())
+        self._schedule()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop the store when what it is doing is done.
+
+        @return: fires when the store has stopped; fails with what that failed
+            with.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        return Deferred.fromCoroutine(self._stop())
+
+    def _can(self, method: str) -> bool:
+        return callable(getattr(self.store, method, None))
+
+    async def _start(self) -> None:
+        try:
+            await _resultOf(self.store.start())
+        except Exception:
+            self._log.failure("The session store could not be started.")
+
+    async def _stop(self) -> None:
+        if self._working is not None:
+            await self._working
+        await self._lastWrites()
+        if self._can("stop"):
+            await _resultOf(self.store.stop())
+
+    async def _lastWrites(self) -> None:
+        # A write that fails has been reported to who asked for it.
+        pending = []
+        for write in writesInFlight(self.store):
+            done: Deferred[None] = Deferred()
+            write.addBoth(_pass, done)
+            pending.append(done)
+        await DeferredList(pending)
+
+    def _work(self, work: Any) -> None:
+        def end(_: object) -> None:
+            done, self._working = self._working, None
+            if done is not None:
+                done.callback(None)
+
+        self._working = Deferred()
+        Deferred.fromCoroutine(work).addBoth(end)
+
+    def _schedule(self) -> None:
+        if self._interval is None or not self._can("prune"):
+            return
+        delay = self._interval * (1 - self._jitter() / 2)
+        self._next = self._reactor.callLater(delay, self._pruneNow)
+
+    def _pruneNow(self) -> None:
+        self._next = None
+        self._work(self._prune())
+
+    async def _prune(self) -> None:
+        total = 0
+        try:
+            while self.running:
+                pruned = await _resultOf(self.store.prune(self._limit))
+                total += pruned
+                if pruned < self._limit:
+                    break
+        except Exception:
+            self._log.failure("The session store could not be pruned.")
+        self._log.debug("pruned {total} expired sessions", total=total)
+        if self.running:
+            self._schedule()
+
+
+async def _resultOf(answer: Any) -> Any:
+    return await answer if isawaitable(answer) else answer
+
+
+def _pass(result: Any, done: Deferred[None]) -> Any:
+    done.callback(None)
+    return result
