@@ -157,7 +157,7 @@ def test_stopWaitsForSavesInFlight(outcome: str, logged: list[Any]) -> None:
         _Nothing(), secret="keyboard cat", store=store, reactor=clock
     )
     backend: Backend = resource._exchange.backend
-    saving = backend.ask("set", "a", Record(b"{}", 10.0))
+    saving = backend.call("set", "a", Record(b"{}", 10.0))
     saving.addErrback(lambda _: None)
     stopping = running.stopService()
     assert not stopping.called

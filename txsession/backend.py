@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -73,26 +73,46 @@ class Backend:
         """
         return getattr(self.store, "available", True) is not False
 
-    def ask(self, operation: str, sid: str, *arguments: object) -> Deferred[Any]:
+    def call(self, operation: str, sid: str, *arguments: object) -> Any:
         """
         Call the store.
 
-        @return: fires with its answer.  Fails with what it failed with, or with
-            L{StoreTimeout} if it takes too long: a C{get} is then cancelled,
-            anything else goes on, and what becomes of it is logged.  Cancelling
-            it does the same.
+        @return: what it answers, if it answers at once.  Otherwise a Deferred,
+            which fires with that; or fails with what the store failed with, or
+            with L{StoreTimeout} if it takes too long: a C{get} is then
+            cancelled, anything else goes on, and what becomes of it is logged.
+            Cancelling the Deferred does the same.
+        @raise Exception: what the store raises at once.
         """
         try:
             answer = getattr(self.store, operation)(sid, *arguments)
-        except Exception:
-            answer = fail()
-        if not isinstance(answer, Deferred):
-            answer = (
-                Deferred.fromCoroutine(answer)
-                if iscoroutine(answer)
-                else succeed(answer)
-            )
+        except SessionError as error:
+            _annotate(error, operation, sid)
+            raise
+        if isinstance(answer, Deferred):
+            # Most calls of a store in memory end here, so no further Deferred
+            # is made for them.
+            if answer.called and not answer.paused:
+                result = answer.result
+                if not isinstance(result, (Deferred, Failure)):
+                    return result
+        elif iscoroutine(answer):
+            answer = Deferred.fromCoroutine(answer)
+        else:
+            return answer
         return _Call(self, operation, sid, answer).begin()
+
+    async def ask(self, operation: str, sid: str, *arguments: object) -> Any:
+        """
+        Call the store and wait for its answer.
+        """
+        answer = self.call(operation, sid, *arguments)
+        return await answer if isinstance(answer, Deferred) else answer
+
+
+def _annotate(error: SessionError, operation: str, sid: str) -> None:
+    error.operation = error.operation or operation
+    error.fingerprint = error.fingerprint or fingerprint(sid)
 
 
 @define(eq=False)
@@ -137,8 +157,7 @@ class _Call:
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, SessionError):
-            error.operation = error.operation or self.operation
-            error.fingerprint = error.fingerprint or fingerprint(self.sid)
+            _annotate(error, self.operation, self.sid)
         if self._finish(isAnswered=True):
             self.outer.errback(failure)
         elif not isinstance(error, CancelledError):

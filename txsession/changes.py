@@ -59,7 +59,14 @@ def _same(one: object, other: object) -> bool:
     """
     if one is other:
         return True
-    return type(one) is type(other) and json.dumps(one) == json.dumps(other)
+    # Equality comes first: what an application put into a list and JSON cannot
+    # hold equals nothing that came from JSON, and json.dumps would refuse it, or
+    # write a tuple like a list.
+    return (
+        type(one) is type(other)
+        and one == other
+        and json.dumps(one) == json.dumps(other)
+    )
 
 
 def diff(base: object, mine: JSONObject) -> Changes:

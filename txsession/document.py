@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -150,18 +151,23 @@ def compose(
     @param meta: what stood under the reserved key when it was loaded.
     @param created: the time of creation to be written under the reserved key.
     """
-    milliseconds = "null" if maxAge is None else f"{round(maxAge * 1000)}"
+    milliseconds = "null" if maxAge is None else f"{_asMilliseconds(maxAge)}"
     date = "null" if expires is None else f'"{isoDate(expires)}"'
     head = (
         f'{{"cookie":{{"originalMaxAge":{milliseconds},"expires":{date},'
         f"{_staticMembers(options, flags)}}}"
     )
     if created is not None:
-        meta = {**(meta or {}), "created": round(created * 1000)}
+        meta = {**(meta or {}), "created": _asMilliseconds(created)}
     if meta is not None:
         head += f',"{META}":{_encoder.encode(meta)}'
     head += "}" if data == b"{}" else ","
     return _asBytes(head) + (b"" if data == b"{}" else data[1:])
+
+
+def _asMilliseconds(seconds: float) -> int:
+    # Only what has no fraction any more can be too large for a product of floats.
+    return round(seconds * 1000) if abs(seconds) < 2**53 else int(seconds) * 1000
 
 
 @lru_cache(maxsize=128)
@@ -219,9 +225,57 @@ def encodeData(data: dict[str, Any]) -> bytes:
         if type(value) not in _SCALARS:
             checkValue(value, f"session[{key!r}]")
     try:
-        return serialise(data)
+        text = _encoder.encode(data)
+    except ValueError as error:
+        # The one value that is JSON and that Python does not write.
+        raise SessionDataError(
+            _pathOf(data, _isTooLong) or "session",
+            "is an integer with too many digits; store a str",
+        ) from error
     except RecursionError as error:  # pragma: no cover - depends on the caller's depth
         raise SessionDataError("session", "is nested too deep") from error
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        split = _pathOf(data, _isSplit)
+        if split is not None:
+            raise SessionDataError(
+                split,
+                "has one character written as a pair of surrogates, which JSON "
+                "gives back as one; join them",
+            ) from None
+        return _asBytes(text)
+
+
+def _pathOf(data: dict[str, Any], isOffender: Callable[[object], bool]) -> str | None:
+    """
+    Where an offending scalar or key is, if anywhere.
+    """
+    pending: list[tuple[object, tuple[Any, ...]]] = [(data, ())]
+    while pending:
+        value, keys = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                pending += (key, (*keys, key)), (inner, (*keys, key))
+        elif isinstance(value, list):
+            pending += ((inner, (*keys, index)) for index, inner in enumerate(value))
+        elif isOffender(value):
+            return _written("session", keys)
+    return None
+
+
+def _isTooLong(value: object) -> bool:
+    try:
+        return isinstance(value, int) and not repr(value)
+    except ValueError:
+        return True
+
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def _isSplit(value: object) -> bool:
+    return isinstance(value, str) and _PAIR.search(value) is not None
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})

@@ -55,7 +55,7 @@ class SessionError(Exception):
             )
             if value is not None
         ]
-        return f"{message} ({', '.join(context)})" if context else message
+        return f"{message} ({', '.join(context)})".lstrip() if context else message
 
 
 class ConfigurationError(SessionError, ValueError):

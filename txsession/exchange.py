@@ -28,12 +28,12 @@ store answers, and is laid over the result in its turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -60,7 +60,7 @@ from .record import Record
 from .session import ISession, Session
 from .signing import Signer, fingerprint, generateID
 
-__all__ = ["Exchange", "Outcome", "Policy"]
+__all__ = ["NOTHING", "Exchange", "Outcome", "Policy"]
 
 MAX_RETRIES = 10
 """
@@ -109,6 +109,28 @@ class Outcome(NamedTuple):
 
     setCookie: str | None
     varies: bool
+
+
+class Decision(NamedTuple):
+    """
+    A plan, and what it was made from.
+
+    @ivar data: the session's data serialised, if it can have changed.
+    @ivar ends: when the session ends if it is saved or touched; L{None} if it
+        was never loaded.
+    """
+
+    plan: Plan
+    data: bytes | None
+    ends: Expiry | None
+
+    @property
+    def isQuick(self) -> bool:
+        """
+        Whether it needs no answer of the store.
+        """
+        store = self.plan.store
+        return store is StoreAction.NOTHING or store is StoreAction.TOUCH
 
 
 @define(eq=False, repr=False)
@@ -186,25 +208,35 @@ class Exchange:
 
     # Loading.
 
-    def fetch(self, sid: str) -> Deferred[Record | None]:
+    def fetch(self, sid: str) -> Record | Deferred[Record | None] | None:
         """
         Ask the store for a record.
 
-        @return: fires with the record, or with L{None} where there is none or it
-            has expired.  Cancelling it cancels the call of the store.
+        @return: the record, or L{None} where there is none or it has expired;
+            or, from a store that does not answer at once, a Deferred that fires
+            with that.  Cancelling it cancels the call of the store.
+        @raise Exception: what the store raised at once.
         """
         if not self.backend.isAvailable():
-            return fail(
-                StoreUnavailable(
-                    "the store says that it is not available",
-                    operation="get",
-                    fingerprint=fingerprint(sid),
-                )
+            raise StoreUnavailable(
+                "the store says that it is not available",
+                operation="get",
+                fingerprint=fingerprint(sid),
             )
-        return self._get(sid)
+        try:
+            answer = self.backend.call("get", sid)
+        except FileNotFoundError:
+            return None
+        if isinstance(answer, Deferred):
+            return answer.addCallbacks(self._live, _absentIfNoFile)
+        return self._live(answer)
 
-    def _get(self, sid: str) -> Deferred[Record | None]:
-        return self.backend.ask("get", sid).addCallbacks(self._live, _absentIfNoFile)
+    async def _get(self, sid: str) -> Record | None:
+        try:
+            record = await self.backend.ask("get", sid)
+        except FileNotFoundError:
+            return None
+        return self._live(record)
 
     def _live(self, record: Record | None) -> Record | None:
         return None if record is None or not record.isLive(self.now()) else record
@@ -256,7 +288,7 @@ class Exchange:
             return
         sid = session._presented
         try:
-            record = None if sid is None else await self.fetch(sid)
+            record = None if sid is None else await self._fetched(sid)
             session._barrier = None
             self.furnish(session, sid or "", record)
             session._sealed = session._decided and record is None
@@ -271,6 +303,10 @@ class Exchange:
             if isinstance(error, SessionError):
                 session._trouble = error
             raise
+
+    async def _fetched(self, sid: str) -> Record | None:
+        answer = self.fetch(sid)
+        return await answer if isinstance(answer, Deferred) else answer
 
     def _detach(self, session: Session) -> None:
         session._ended = True
@@ -326,10 +362,21 @@ class Exchange:
             the store answered at once.
         """
         session._decided = True
-        if session._pending is None and self._isUntouched(session):
+        if session._pending is not None:
+            return self._enqueue(session, lambda: self._settle(session))
+        if self._isUntouched(session):
             session._sealed = True
-            return _NOTHING
-        return _ifFired(self._enqueue(session, lambda: self._settle(session)))
+            self._logDecision(session, _NO_PLAN)
+            return NOTHING
+        try:
+            decision = self._decide(session)
+            if decision.isQuick:
+                return self._outcome(session, self._carryOutQuickly(session, decision))
+        except Exception:
+            return Failure()
+        return _ifFired(
+            self._enqueue(session, lambda: self._carryOut(session, decision))
+        )
 
     def _isUntouched(self, session: Session) -> bool:
         return (
@@ -343,39 +390,39 @@ class Exchange:
         )
 
     async def _settle(self, session: Session) -> Outcome:
-        if session._barrier is SessionNotLoaded:
-            session._sealed = session._presented is None
-            return _NOTHING
-        now = self.now()
-        facts = self._facts(session, now)
-        plan = decide(facts)
-        if not facts.sendable:
-            self._warnIfBlocked(facts, plan)
-        self._logDecision(session, plan)
-        cookie = await self._carryOut(session, plan, now)
-        outcome = Outcome(
-            self._setCookie(session, cookie),
-            session._accessed or session._unset or session._ended,
-        )
-        isKnown = session._presented is not None and session._sid == session._presented
-        session._sealed = session._record is None or not (
-            cookie is CookieAction.SEND or (isKnown and cookie is CookieAction.NONE)
-        )
-        session._fixed = None
-        return outcome
+        decision = self._decide(session)
+        if decision.isQuick:
+            return self._outcome(session, self._carryOutQuickly(session, decision))
+        return await self._carryOut(session, decision)
 
-    def _facts(self, session: Session, now: float) -> Facts:
-        policy = self.policy
-        isStored = session._record is not None
+    def _decide(self, session: Session) -> Decision:
+        if session._barrier is SessionNotLoaded:
+            return Decision(_NO_PLAN, None, None)
+        isOver = session._ended or session._unset
+        data = session._snapshot() if session._isSuspect() and not isOver else None
+        now = self.now()
         ends = session._ends(now)
-        isDirty = not session._ended and session.isModified
-        isDue = session._touched or (
-            isStored and self._isTouchDue(session, cast(Record, session._record), ends)
+        facts = self._facts(session, data, now, ends)
+        plan = decide(facts)
+        if not facts.sendable and decide(facts._replace(sendable=True)) != plan:
+            self._warnOfPlainHTTP()
+        self._logDecision(session, plan)
+        return Decision(plan, data, ends)
+
+    def _facts(
+        self, session: Session, data: bytes | None, now: float, ends: Expiry
+    ) -> Facts:
+        policy = self.policy
+        record = session._record
+        isDirty = (
+            session._lifetimeSet
+            or session._wasBorn
+            or (data is not None and data != session._baseline)
         )
         return Facts(
             presented=session._presented is not None,
             current=session._sid is not None and session._sid == session._presented,
-            stored=isStored,
+            stored=record is not None,
             ended=session._ended,
             unset=session._unset and policy.unset == "destroy",
             kept=session._unset and policy.unset == "keep",
@@ -388,10 +435,11 @@ class Exchange:
                 and session._options != session._configured
             ),
             hasExpiry=ends.cookie is not None,
-            expired=ends.hasPassed(now),
+            expired=ends.record <= now,
             sendable=session._options.secure is not True or self.isSecure(session),
             stale=session._stale,
-            touchDue=isDue,
+            touchDue=session._touched
+            or (record is not None and self._isTouchDue(session, record, ends)),
             resave=policy.resave,
             rolling=policy.rolling,
             saveUninitialized=policy.saveUninitialized,
@@ -406,43 +454,52 @@ class Exchange:
             interval=self.policy.touchInterval,
         )
 
-    def _warnIfBlocked(self, facts: Facts, plan: Plan) -> None:
-        if decide(facts._replace(sendable=True)) != plan:
-            self.warnOnce(
-                "insecure",
-                "The session cookie {name!r} must be Secure, but the request came "
-                "over plain HTTP, so no cookie was sent and no new session stored. "
-                'Serve HTTPS, or set cookie=CookieOptions(secure="auto"); behind a '
-                "proxy that speaks HTTPS for you, have it set X-Forwarded-Proto "
-                "and name its network in proxy=[...].",
-                name=self.policy.name,
-            )
-
-    def _logDecision(self, session: Session, plan: Plan) -> None:
-        self.log.emit(
-            LogLevel.debug,
-            "session {session}: store {store}, cookie {cookie}",
-            session="new" if session._sid is None else fingerprint(session._sid),
-            store=plan.store.value,
-            cookie=plan.cookie.value,
+    def _warnOfPlainHTTP(self) -> None:
+        self.warnOnce(
+            "insecure",
+            "The session cookie {name!r} must be Secure, but the request came over "
+            "plain HTTP, so no cookie was sent and no new session stored.  Serve "
+            'HTTPS, or set cookie=CookieOptions(secure="auto"); behind a proxy that '
+            "speaks HTTPS for you, have it set X-Forwarded-Proto and name its "
+            "network in proxy=[...].",
+            name=self.policy.name,
         )
 
-    async def _carryOut(self, session: Session, plan: Plan, now: float) -> CookieAction:
-        if plan.store is StoreAction.NOTHING:
-            if session._expires is None:
-                session._expires = session._ends(now).cookie
-        elif plan.store is StoreAction.TOUCH:
-            self._touch(session, now)
-        elif session._unset:
-            await self.backend.ask("destroy", self.identify(session))
-            self._end(session)
-        else:
-            return await self._saveAtEnd(session, plan)
+    def _logDecision(self, session: Session, plan: Plan) -> None:
+        self.log.debug(
+            "session {session}: store {store.value}, cookie {cookie.value}",
+            session="new" if session._sid is None else fingerprint(session._sid),
+            store=plan.store,
+            cookie=plan.cookie,
+        )
+
+    def _carryOutQuickly(self, session: Session, decision: Decision) -> CookieAction:
+        """
+        Carry out what needs no answer of the store.
+        """
+        plan, _, ends = decision
+        if plan.store is StoreAction.TOUCH:
+            self._touch(session, cast(Expiry, ends))
+        elif session._expires is None and ends is not None:
+            session._expires = ends.cookie
         return plan.cookie
 
-    async def _saveAtEnd(self, session: Session, plan: Plan) -> CookieAction:
+    async def _carryOut(self, session: Session, decision: Decision) -> Outcome:
+        cookie = decision.plan.cookie
+        if session._unset:
+            await self.backend.ask("destroy", self.identify(session))
+            self._end(session)
+        elif not await self._saveAtEnd(session, decision.data):
+            isHeld = session._presented is not None
+            cookie = CookieAction.EXPIRE if isHeld else CookieAction.NONE
+        return self._outcome(session, cookie)
+
+    async def _saveAtEnd(self, session: Session, data: bytes | None) -> bool:
+        """
+        @return: whether the session was still there to be saved.
+        """
         try:
-            await self._write(session)
+            await self._write(session, data)
         except SessionGone as error:
             self.log.warn(
                 "Session {session} was gone when it was to be saved; what the "
@@ -452,9 +509,25 @@ class Exchange:
             )
             session._ended = True
             session._record = None
-            isHeld = session._presented is not None
-            return CookieAction.EXPIRE if isHeld else CookieAction.NONE
-        return plan.cookie
+            return False
+        return True
+
+    def _outcome(self, session: Session, cookie: CookieAction) -> Outcome:
+        outcome = Outcome(
+            None if cookie is CookieAction.NONE else self._setCookie(session, cookie),
+            session._accessed or session._unset or session._ended,
+        )
+        presented = session._presented
+        isHeld = cookie is CookieAction.SEND or (
+            cookie is CookieAction.NONE
+            and presented is not None
+            and presented == session._sid
+        )
+        session._sealed = not isHeld or (
+            session._record is None and session._barrier is None
+        )
+        session._fixed = None
+        return outcome
 
     def settleLate(self, session: Session) -> Failure | Deferred[None] | None:
         """
@@ -482,12 +555,13 @@ class Exchange:
                 await self.backend.ask("destroy", self.identify(session))
                 self._end(session)
             return
-        if session._lifetimeSet or session._isDirty():
-            await self._saveLate(session)
+        data = session._snapshot()
+        if session._lifetimeSet or (session._isSuspect() and data != session._baseline):
+            await self._saveLate(session, data)
         elif session._touched and session._record is not None:
-            self._touch(session, self.now())
+            self._touch(session, session._ends(self.now()))
 
-    async def _saveLate(self, session: Session) -> None:
+    async def _saveLate(self, session: Session, data: bytes) -> None:
         if session._sealed or session._record is None:
             self.log.warn(
                 "Session {session} was changed after its response had begun; as "
@@ -495,11 +569,9 @@ class Exchange:
                 session="new" if session._sid is None else fingerprint(session._sid),
             )
             return
-        await self._saveAtEnd(session, _LATE)
+        await self._saveAtEnd(session, data)
 
-    def _setCookie(self, session: Session, action: CookieAction) -> str | None:
-        if action is CookieAction.NONE:
-            return None
+    def _setCookie(self, session: Session, action: CookieAction) -> str:
         flags = session._flags()
         if action is CookieAction.EXPIRE:
             return expired(self.policy.name, session._options, flags)
@@ -552,7 +624,7 @@ class Exchange:
         session._check()
         session._accessed = True
         sid = self.identify(session)
-        record = None if session._record is None else await self.fetch(sid)
+        record = None if session._record is None else await self._fetched(sid)
         if record is None:
             raise SessionGone(
                 "the session is not in its store",
@@ -623,10 +695,11 @@ class Exchange:
         """
         old = self.identify(session)
         self._metaOf(session)
+        data = session._snapshot()
         before = _Handle.of(session)
         session._sid, session._record = None, None
         try:
-            await self._write(session, base=before.record)
+            await self._write(session, data)
         except BaseException:
             before.restore(session)
             raise
@@ -713,17 +786,15 @@ class Exchange:
 
     # Writing.
 
-    async def _write(self, session: Session, base: Record | None = None) -> None:
+    async def _write(self, session: Session, data: bytes | None = None) -> None:
         """
         Write the session as it is now.
 
-        @param base: the record that the data comes from, where it is not the
-            one that is to be replaced.
+        @param data: its data, if it has just been serialised.
         @raise SessionGone: its record is no longer there.
         """
-        if session._data is None and base is not None:
-            session._data = self._decode("", base).data
-        data = session._snapshot()
+        if data is None:
+            data = session._snapshot()
         now = self.now()
         if self.policy.absoluteTimeout is not None and session._created is None:
             session._created = now
@@ -741,7 +812,7 @@ class Exchange:
     async def _writeSnapshot(self, session: Session, data: bytes, now: float) -> None:
         ends = session._ends(now)
         session._expires = ends.cookie
-        if ends.hasPassed(now):
+        if ends.record <= now:
             if session._record is not None:
                 await self.backend.ask("destroy", self.identify(session))
             session._record = None
@@ -867,24 +938,23 @@ class Exchange:
         if not newer:
             session._baseline = serialise(local)
 
-    def _touch(self, session: Session, now: float) -> None:
+    def _touch(self, session: Session, ends: Expiry) -> None:
         """
         Renew the record's expiry, waiting for nothing.
         """
-        ends = session._ends(now)
         record = cast(Record, session._record)
         renewed = Record(record.payload, ends.record)
         sid = self.identify(session)
         if self.backend.isTouchable:
-            answer = self.backend.ask("touch", sid, ends.record)
+            touching = self.backend.ask("touch", sid, ends.record)
         elif self.backend.isConditional:
-            answer = self.backend.ask("replace", sid, renewed, record)
+            touching = self.backend.ask("replace", sid, renewed, record)
         else:
-            answer = self.backend.ask("set", sid, renewed)
+            touching = self.backend.ask("set", sid, renewed)
         session._record = renewed
         session._expires = ends.cookie
         session._touched = False
-        answer.addErrback(self._logTouchFailure, sid)
+        Deferred.fromCoroutine(touching).addErrback(self._logTouchFailure, sid)
 
     def _logTouchFailure(self, failure: Failure, sid: str) -> None:
         self.log.failure(
@@ -902,31 +972,43 @@ class Exchange:
             raise
 
     def _enqueue(
-        self, session: Session, operation: Callable[[], Awaitable[T]]
+        self, session: Session, operation: Callable[[], Coroutine[Any, Any, T]]
     ) -> Deferred[T]:
         """
         Run an operation of a session when those before it are over.
 
         @return: fires with its result; cancelling it does not stop it.
         """
-        previous, done = session._pending, Deferred[None]()
+        previous = session._pending
+        running = Deferred.fromCoroutine(
+            operation() if previous is None else _after(previous, operation)
+        )
+        if running.called:
+            return running
+        done: Deferred[None] = Deferred()
         session._pending = done
 
-        async def run() -> T:
-            if previous is not None:
-                await previous
-            try:
-                return await operation()
-            finally:
-                if session._pending is done:
-                    session._pending = None
-                done.callback(None)
+        def end(result: T | Failure) -> T | Failure:
+            if session._pending is done:
+                session._pending = None
+            done.callback(None)
+            return result
 
-        return _shielded(Deferred.fromCoroutine(run()))
+        return _shielded(running.addBoth(end))
 
 
-_NOTHING = Outcome(None, False)
-_LATE = Plan(StoreAction.REPLACE, CookieAction.NONE)
+async def _after(
+    previous: Deferred[None], operation: Callable[[], Coroutine[Any, Any, T]]
+) -> T:
+    await previous
+    return await operation()
+
+
+NOTHING = Outcome(None, False)
+"""
+The outcome for a session that was never used and that nothing is known of.
+"""
+_NO_PLAN = Plan(StoreAction.NOTHING, CookieAction.NONE)
 
 
 class _Handle(NamedTuple):

@@ -58,12 +58,6 @@ class Expiry(NamedTuple):
     cookie: float | None
     record: float
 
-    def hasPassed(self, now: float) -> bool:
-        """
-        Whether there is nothing left to store.
-        """
-        return self.record <= now
-
 
 def expiry(
     now: float,

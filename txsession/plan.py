@@ -104,8 +104,7 @@ def decide(facts: Facts) -> Plan:
         return Plan(StoreAction.NOTHING, _forget(facts))
     if _wantsSave(facts):
         return Plan(_saving(facts), _cookie(facts, isSaved=True))
-    cookie = _cookie(facts, isSaved=False)
-    return Plan(_touching(facts, cookie), cookie)
+    return Plan(_touching(facts), _cookie(facts, isSaved=False))
 
 
 def _wantsSave(facts: Facts) -> bool:
@@ -122,11 +121,10 @@ def _saving(facts: Facts) -> StoreAction:
     return StoreAction.REPLACE if facts.stored else StoreAction.CREATE
 
 
-def _touching(facts: Facts, cookie: CookieAction) -> StoreAction:
-    # A cookie that goes out renews its own expiry, and must not outlive the
-    # record.
-    renews = facts.rolling or (cookie is CookieAction.SEND and facts.hasExpiry)
-    if facts.stored and (facts.touchDue or renews):
+def _touching(facts: Facts) -> StoreAction:
+    # A cookie that goes out has the expiry that the record was last given; only
+    # a rolling one is renewed, and then the record with it.
+    if facts.stored and (facts.touchDue or facts.rolling):
         return StoreAction.TOUCH
     return StoreAction.NOTHING
 

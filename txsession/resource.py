@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 from weakref import ref
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -26,6 +25,7 @@ from .cookies import (
     readCookies,
     uriPath,
 )
+from .decisionlog import DecisionLog
 from .errors import ConfigurationError, NoSession, SessionNotLoaded
 from .exchange import Exchange, Network, Policy
 from .lifetime import Duration, asSeconds
@@ -112,7 +112,7 @@ class SessionResource:
     """
 
     isLeaf = True
-    _log = Logger()
+    _log = DecisionLog()
 
     def __init__(
         self,
@@ -256,16 +256,23 @@ class SessionResource:
     def _load(self, request: Any, session: Session, verified: Verified) -> None:
         exchange = self._exchange
         sid, session._stale = verified
+        try:
+            record = exchange.fetch(sid)
+            if not isinstance(record, Deferred):
+                exchange.furnish(session, sid, record)
+        except Exception:
+            response.refuse(request, Failure(), self._loadFailed)
+            return
+        if not isinstance(record, Deferred):
+            self._serveWith(request, session)
+            return
 
         def furnish(record: Record | None) -> Session:
             exchange.furnish(session, sid, record)
             return session
 
         response.load(
-            request,
-            exchange.fetch(sid).addCallback(furnish),
-            self._serveWith,
-            self._loadFailed,
+            request, record.addCallback(furnish), self._serveWith, self._loadFailed
         )
 
     def _serveWith(self, request: Any, session: Session) -> None:
@@ -354,9 +361,12 @@ def _asResource(wrapped: Any) -> IResource:
     return resource
 
 
+_DEFAULT_COOKIE = CookieOptions()
+
+
 def _checkCookie(cookie: Any, name: str) -> Any:
     if cookie is None:
-        cookie = CookieOptions()
+        cookie = _DEFAULT_COOKIE
     if isinstance(cookie, CookieOptions):
         checkName(name, cookie)
     elif callable(cookie) and not isinstance(cookie, type):

@@ -60,7 +60,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, _IEncodingResource, getChildForRequest
 
 from .backend import isOutage
-from .exchange import Outcome
+from .exchange import NOTHING, Outcome
 from .session import ISession, Session
 
 __all__ = ["Responder", "attach", "isTaken", "load", "pass_", "render"]
@@ -179,18 +179,27 @@ def load(
             request.processingFailed(Failure())
 
     def errored(failure: Failure) -> None:
-        if request._disconnected:
-            return
-        _restore(request)
-        _clear(request, failure)
-        failed(request, failure)
+        if not request._disconnected:
+            _restore(request)
+            refuse(request, failure, failed)
 
     request._txsession = None
+    request._txloading = loading
+    request.__class__ = _stages(_own(request)).Loading
     loading.addCallbacks(succeeded, errored)
     loading.addErrback(_logUnexpected)
-    if not loading.called and not request._disconnected:
-        request._txloading = loading
-        request.__class__ = _stages(_own(request)).Loading
+
+
+def refuse(request: Any, failure: Failure, failed: ReplyWith) -> None:
+    """
+    Have a request answered whose session could not be loaded.
+
+    @param failed: called with the request, which is as good as new but for its
+        status, and the failure.
+    """
+    request._txsession = None
+    _clear(request, failure)
+    failed(request, failure)
 
 
 def _logUnexpected(failure: Failure) -> None:
@@ -268,8 +277,11 @@ def _settle(request: Any) -> None:
     elif isinstance(outcome, Failure):
         _fail(request, outcome)
     else:
-        _dress(request, outcome)
-        request.__class__ = _stages(_own(request)).Settled
+        own = _own(request)
+        if outcome is not NOTHING:
+            _dress(request, outcome)
+            own = _stages(own).Settled
+        request.__class__ = own
 
 
 def _hold(request: Any) -> None:

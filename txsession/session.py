@@ -215,6 +215,7 @@ class Session(MutableMapping[str, Any]):
         @raise SessionNotLoaded: with C{lazy=True}, before C{load()}.
         """
         self._check()
+        self._accessed = True
         return SessionCookie(self)
 
     # The mapping.

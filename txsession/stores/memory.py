@@ -3,7 +3,7 @@ Sessions in the memory of this process.
 
 Expiry is kept in a binary heap whose entries know their own position, so that
 forgetting one costs O(log n), and nothing ever scans the store.  The key of the
-heap is C{due}, which is never later than C{expires}: a touch that moves the
+heap is C{due}, which is never later than the expiry: a touch that moves the
 expiry back, which is what nearly every request does, leaves the heap alone, and
 the entry is put in its place when it comes to the top.
 """
@@ -23,12 +23,11 @@ __all__ = ["MemoryStore"]
 
 
 class _Entry:
-    __slots__ = ("due", "expires", "payload", "place", "sid")
+    __slots__ = ("due", "place", "record", "sid")
 
     def __init__(self, sid: str, record: Record) -> None:
         self.sid = sid
-        self.payload = record.payload
-        self.expires = record.expires
+        self.record = record
         self.due = record.expires
         self.place = 0
 
@@ -71,9 +70,9 @@ class _Heap:
             entry = self._entries[0]
             if entry.due > before:
                 return None
-            if entry.due == entry.expires:
+            if entry.due == entry.record.expires:
                 return entry
-            entry.due = entry.expires
+            entry.due = entry.record.expires
             self._sink(entry)
         return None
 
@@ -162,7 +161,7 @@ class MemoryStore:
         Fires with the live record of this ID, or L{None}.
         """
         entry = self._live(sid, self._now())
-        return succeed(None if entry is None else Record(entry.payload, entry.expires))
+        return succeed(None if entry is None else entry.record)
 
     def set(self, sid: str, record: Record) -> Deferred[None]:
         """
@@ -190,7 +189,7 @@ class MemoryStore:
         """
         entry = self._live(sid, self._now())
         if entry is not None:
-            self._expire(entry, expires)
+            self._change(entry, Record(entry.record.payload, expires))
         return succeed(None)
 
     # What stores may do besides.
@@ -210,7 +209,7 @@ class MemoryStore:
         with whether it had.
         """
         entry = self._live(sid, self._now())
-        if entry is None or entry.payload != expected.payload:
+        if entry is None or entry.record.payload != expected.payload:
             return succeed(False)
         self._change(entry, record)
         return succeed(True)
@@ -222,9 +221,9 @@ class MemoryStore:
         now = self._now()
         return succeed(
             {
-                sid: Record(entry.payload, entry.expires)
+                sid: entry.record
                 for sid, entry in self._entries.items()
-                if now < entry.expires
+                if entry.record.isLive(now)
             }
         )
 
@@ -275,7 +274,7 @@ class MemoryStore:
         # that what has expired cannot pile up while the store is in use.
         self._prune(now, 2)
         entry = self._entries.get(sid)
-        if entry is None or now < entry.expires:
+        if entry is None or entry.record.isLive(now):
             return entry
         self._drop(entry)
         return None
@@ -298,13 +297,9 @@ class MemoryStore:
         self._heap.push(entry)
 
     def _change(self, entry: _Entry, record: Record) -> None:
-        entry.payload = record.payload
-        self._expire(entry, record.expires)
-
-    def _expire(self, entry: _Entry, expires: float) -> None:
-        entry.expires = expires
-        if expires < entry.due:
-            entry.due = expires
+        entry.record = record
+        if record.expires < entry.due:
+            entry.due = record.expires
             self._heap.moved(entry)
 
     def _drop(self, entry: _Entry) -> None:
