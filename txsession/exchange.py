@@ -373,6 +373,7 @@ class Exchange:
             if decision.isQuick:
                 return self._outcome(session, self._carryOutQuickly(session, decision))
         except Exception:
+            self._seal(session, CookieAction.NONE)
             return Failure()
         return _ifFired(
             self._enqueue(session, lambda: self._carryOut(session, decision))
@@ -397,7 +398,7 @@ class Exchange:
 
     def _decide(self, session: Session) -> Decision:
         if session._barrier is SessionNotLoaded:
-            return Decision(_NO_PLAN, None, None)
+            return Decision(self._planUnloaded(session), None, None)
         isOver = session._ended or session._unset
         data = session._snapshot() if session._isSuspect() and not isOver else None
         now = self.now()
@@ -408,6 +409,11 @@ class Exchange:
             self._warnOfPlainHTTP()
         self._logDecision(session, plan)
         return Decision(plan, data, ends)
+
+    def _planUnloaded(self, session: Session) -> Plan:
+        isUnset = session._unset and self.policy.unset == "destroy"
+        known = isUnset and session._presented is not None
+        return decide(Facts(presented=known, stored=known, unset=isUnset))
 
     def _facts(
         self, session: Session, data: bytes | None, now: float, ends: Expiry
@@ -430,6 +436,7 @@ class Exchange:
             written=session._saved and not isDirty,
             saved=session._saved,
             cookieChanged=session._lifetimeSet
+            or session._wroteLifetime
             or (
                 session._options is not session._configured
                 and session._options != session._configured
@@ -485,14 +492,26 @@ class Exchange:
         return plan.cookie
 
     async def _carryOut(self, session: Session, decision: Decision) -> Outcome:
+        try:
+            return self._outcome(session, await self._finish(session, decision))
+        except BaseException:
+            self._seal(session, CookieAction.NONE)
+            raise
+
+    async def _finish(self, session: Session, decision: Decision) -> CookieAction:
         cookie = decision.plan.cookie
         if session._unset:
-            await self.backend.ask("destroy", self.identify(session))
-            self._end(session)
+            await self._destroyUnset(session)
         elif not await self._saveAtEnd(session, decision.data):
             isHeld = session._presented is not None
             cookie = CookieAction.EXPIRE if isHeld else CookieAction.NONE
-        return self._outcome(session, cookie)
+        return cookie
+
+    async def _destroyUnset(self, session: Session) -> None:
+        sid = session._presented if session._sid is None else session._sid
+        if sid is not None and (session._record is not None or session._barrier):
+            await self.backend.ask("destroy", sid)
+        self._end(session)
 
     async def _saveAtEnd(self, session: Session, data: bytes | None) -> bool:
         """
@@ -517,17 +536,22 @@ class Exchange:
             None if cookie is CookieAction.NONE else self._setCookie(session, cookie),
             session._accessed or session._unset or session._ended,
         )
-        presented = session._presented
-        isHeld = cookie is CookieAction.SEND or (
-            cookie is CookieAction.NONE
-            and presented is not None
-            and presented == session._sid
-        )
-        session._sealed = not isHeld or (
-            session._record is None and session._barrier is None
-        )
+        self._seal(session, cookie)
         session._fixed = None
         return outcome
+
+    def _seal(self, session: Session, cookie: CookieAction) -> None:
+        """
+        Note whether the browser will have a cookie for this session.
+        """
+        presented = session._presented
+        hasCookie = cookie is CookieAction.SEND or (
+            cookie is CookieAction.NONE
+            and presented is not None
+            and session._sid in (presented, None)
+        )
+        isLost = session._record is None and session._barrier is None
+        session._sealed = isLost or not hasCookie
 
     def settleLate(self, session: Session) -> Failure | Deferred[None] | None:
         """
@@ -548,12 +572,13 @@ class Exchange:
         )
 
     async def _settleLate(self, session: Session) -> None:
-        if session._ended or session._barrier is not None:
+        if session._ended:
             return
         if session._unset:
-            if self.policy.unset == "destroy" and session._record is not None:
-                await self.backend.ask("destroy", self.identify(session))
-                self._end(session)
+            if self.policy.unset == "destroy":
+                await self._destroyUnset(session)
+            return
+        if session._barrier is not None:
             return
         data = session._snapshot()
         if session._lifetimeSet or (session._isSuspect() and data != session._baseline):
@@ -743,13 +768,14 @@ class Exchange:
         """
         Take what others changed in the old record over into the new one.
         """
-        theirs = diff(decode(seen.payload).data, current.data)
-        if theirs:
-            data = session._data if session._data is not None else session._inflate()
-            merged = merge(json.loads(serialise(data)), theirs)
-            session._mutated = True
-            adopt(data, merge(merged, diff(decode(seen.payload).data, data)))
-            await self._write(session)
+        base = decode(seen.payload)
+        data = cast("dict[str, Any]", session._data)
+        ours = diff(base.data, json.loads(serialise(data)))
+        adopt(data, merge(current.data, ours))
+        session._mutated = True
+        if session._maxAge == base.maxAge:
+            session._maxAge = current.maxAge
+        await self._write(session)
 
     async def _discard(self, sid: str) -> None:
         try:
@@ -771,10 +797,7 @@ class Exchange:
         if session._request is None:
             return False
         request = session._request()
-        if request is None:
-            return True
-        upgrade = request.requestHeaders.getRawHeaders(b"upgrade", [b""])
-        return any(b"websocket" in value.lower() for value in upgrade)
+        return request is None or bool(request.isUpgraded())
 
     def _tooLate(self, session: Session, operation: str) -> HeadersAlreadySent:
         return HeadersAlreadySent(
@@ -799,17 +822,25 @@ class Exchange:
         if self.policy.absoluteTimeout is not None and session._created is None:
             session._created = now
         isDirty = session._isSuspect() and data != session._baseline
+        # What is set while the store is at work is not part of this.
         wasMutated, session._mutated = session._mutated, False
+        wasSet, session._lifetimeSet = session._lifetimeSet, False
+        expires = session._expires
         try:
-            await self._writeSnapshot(session, data, now)
+            await self._writeSnapshot(session, data, now, wasSet)
         except BaseException:
             session._mutated = wasMutated or session._mutated
+            if wasSet and not session._lifetimeSet:
+                session._lifetimeSet, session._expires = True, expires
             raise
-        if isDirty or session._lifetimeSet:
+        if isDirty or wasSet:
             session._wroteChanges = True
-        session._wasBorn = session._lifetimeSet = session._touched = False
+        session._wroteLifetime = wasSet or session._wroteLifetime
+        session._wasBorn = session._touched = False
 
-    async def _writeSnapshot(self, session: Session, data: bytes, now: float) -> None:
+    async def _writeSnapshot(
+        self, session: Session, data: bytes, now: float, isLifetimeOurs: bool
+    ) -> None:
         ends = session._ends(now)
         session._expires = ends.cookie
         if ends.record <= now:
@@ -823,7 +854,7 @@ class Exchange:
             await self.backend.ask("set", self.identify(session), record)
             session._record = record
         else:
-            await self._replace(session, data, ends, session._record)
+            await self._replace(session, data, ends, isLifetimeOurs)
             return
         self._settleBaseline(session, data)
 
@@ -870,10 +901,10 @@ class Exchange:
         )
 
     async def _replace(
-        self, session: Session, data: bytes, ends: Expiry, expected: Record
+        self, session: Session, data: bytes, ends: Expiry, isLifetimeOurs: bool
     ) -> None:
         sid = self.identify(session)
-        seen = expected
+        seen = expected = cast(Record, session._record)
         merged: dict[str, Any] | None = None
         record = self._recordOf(session, data, ends)
         for _ in range(1 + MAX_RETRIES):
@@ -895,6 +926,8 @@ class Exchange:
                 break
             if self.policy.onConflict == "merge":
                 theirs = self._decode(sid, current)
+                if not (isLifetimeOurs or session._lifetimeSet):
+                    session._maxAge = theirs.maxAge
                 merged = self._merge(session, seen, data, theirs)
                 record = self._recordOf(
                     session, serialise(merged), session._ends(self.now())
@@ -910,8 +943,6 @@ class Exchange:
     def _merge(
         self, session: Session, seen: Record, data: bytes, theirs: Document
     ) -> dict[str, Any]:
-        if not session._lifetimeSet:
-            session._maxAge = theirs.maxAge
         self._takeMeta(session, theirs)
         base = session._baseline
         before = decode(seen.payload).data if base is None else json.loads(base)
@@ -925,10 +956,9 @@ class Exchange:
     def _takeMerged(
         self, session: Session, data: bytes, merged: dict[str, Any]
     ) -> None:
-        session._expires = None
-        record = cast(Record, session._record)
-        if session._maxAge is not None:
-            session._expires = record.expires
+        if not session._lifetimeSet:
+            ends = cast(Record, session._record).expires
+            session._expires = None if session._maxAge is None else ends
         local = session._data
         if local is None:
             return
@@ -1023,6 +1053,8 @@ class _Handle(NamedTuple):
     lifetimeSet: bool
     mutated: bool
     wroteChanges: bool
+    wroteLifetime: bool
+    wasBorn: bool
 
     @classmethod
     def of(cls, session: Session) -> _Handle:
@@ -1034,6 +1066,8 @@ class _Handle(NamedTuple):
             session._lifetimeSet,
             session._mutated,
             session._wroteChanges,
+            session._wroteLifetime,
+            session._wasBorn,
         )
 
     def restore(self, session: Session) -> None:
@@ -1044,6 +1078,8 @@ class _Handle(NamedTuple):
         session._lifetimeSet = self.lifetimeSet
         session._mutated = session._mutated or self.mutated
         session._wroteChanges = self.wroteChanges
+        session._wroteLifetime = self.wroteLifetime
+        session._wasBorn = self.wasBorn
 
 
 def _shielded(inner: Deferred[T]) -> Deferred[T]:

@@ -8,21 +8,22 @@ A session has to be saved before its response leaves, but which status, headers
 and cookies a response has is only known when the application first writes to it
 or finishes it.  So that call is intercepted, and what follows it waits.
 
-This is the only file that touches a request's insides.  It does so by changing
-the request's class.  Each stage of a response is a subclass, made once for each
-class of request, that overrides just what it has to:
+This is the only file that touches a request's insides.  The request's class is
+changed to a subclass of its own, made once for each class of request, whose
+methods ask the response's I{stage} what to do.  The stages, and how one follows
+another::
 
-    Loading ---> Undecided ---> Held ---> Settled ---> (the request's own class)
-       |             |           |           |
-       |             |           |           +--> Ending --> (its own class)
-       |             +-----------+--> Failed
-       +--> (its own class)
+    Loading ---> Undecided ---> Held ---> Settled ---> Passed
+       |             |           |           |           |
+       |             |           |           +-> Ending -+
+       v             +-----------+-> Failed
+    (its own class)
 
   - C{Loading}: the store is being asked for the session; the application has
     not been called.
   - C{Undecided}: the application is at work and has written nothing.  Its first
-    C{write} or C{finish} decides.  If the store answers at once, the next stage
-    is C{Settled} before that call goes on, and nothing is buffered.
+    C{write} or C{finish} decides.  If the store answers at once, the stage is
+    C{Settled} before that call goes on, and nothing is buffered.
   - C{Held}: the store is saving.  Status, reason and headers are set aside as
     they were; what the application does to them now has no effect, as it would
     have none after a C{write} that went out.  Body and C{finish} are kept in
@@ -30,14 +31,20 @@ class of request, that overrides just what it has to:
   - C{Settled}: the headers are on their way.  C{finish} looks whether the
     session was changed since.
   - C{Ending}: it was, and is being saved; the end of the response waits.
+  - C{Passed}: nothing more is to be done, and the request has its own class
+    again.
   - C{Failed}: the save failed.  An error page has taken the place of the
     response, and what the application still does to it is ignored.
 
-Why not hooks on the instance?  A bound method or a closure that is stored on a
-request refers back to it.  Such a cycle keeps each request, with its headers and
-body, until the garbage collector comes by, which costs more time than verifying
-a signature.  A class refers to no instance.  For the same reason everything here
-that waits is a callback, held by the Deferred it waits for and not by the request.
+Why a class, and not hooks on the instance?  A bound method or a closure that is
+stored on a request refers back to it.  Such a cycle keeps each request, with its
+headers and body, until the garbage collector comes by, which costs more time
+than verifying a signature.  A class refers to no instance, and neither does a
+stage.  For the same reason everything here that waits is a callback, held by the
+Deferred it waits for and not by the request.
+
+Why a stage, and not a class for each?  Applications keep bound methods: what
+C{finish = request.finish} calls has to know the stage at the time of the call.
 
 A producer is not allowed to fill memory while the response is held.  One that is
 registered already is taken off the channel, and a push producer is paused; one
@@ -56,6 +63,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, _IEncodingResource, getChildForRequest
 
@@ -63,11 +71,14 @@ from .backend import isOutage
 from .exchange import NOTHING, Outcome
 from .session import ISession, Session
 
-__all__ = ["Responder", "attach", "isTaken", "load", "pass_", "render"]
+__all__ = ["Responder", "attach", "isTaken", "load", "pass_", "refuse", "render"]
 
 _log = Logger()
 
 ReplyWith = Callable[[Any, Failure], None]
+
+
+# What the resource asks for.
 
 
 @define(eq=False)
@@ -82,41 +93,6 @@ class Responder:
 
     fail: ReplyWith
     cacheHeaders: bool
-
-
-@define(eq=False)
-class _Held:
-    """
-    A response as it was at its first write, and what has been written since.
-    """
-
-    code: int
-    message: bytes
-    headers: Headers
-    cookies: list[bytes]
-    lastModified: Any
-    etag: Any
-    body: list[bytes] = field(factory=list)
-    isFinished: bool = False
-
-    @classmethod
-    def of(cls, request: Any) -> _Held:
-        return cls(
-            request.code,
-            request.code_message,
-            request.responseHeaders.copy(),
-            list(request.cookies),
-            request.lastModified,
-            request.etag,
-        )
-
-    def restore(self, request: Any) -> None:
-        request.code = self.code
-        request.code_message = self.message
-        request.responseHeaders = self.headers
-        request.cookies = self.cookies
-        request.lastModified = self.lastModified
-        request.etag = self.etag
 
 
 def isTaken(request: Any) -> bool:
@@ -141,7 +117,7 @@ def attach(request: Any, session: Session, responder: Responder) -> None:
     request._txsession = session
     request._txresponder = responder
     request.setComponent(ISession, session)
-    request.__class__ = _stages(_own(request)).Undecided
+    _enter(request, _stagesOf(request).undecided)
 
 
 def render(request: Any, wrapped: IResource) -> None:
@@ -172,20 +148,21 @@ def load(
     def succeeded(result: Any) -> None:
         if request._disconnected:
             return
-        _restore(request)
+        _leave(request)
         try:
             loaded(request, result)
         except BaseException:
             request.processingFailed(Failure())
 
     def errored(failure: Failure) -> None:
-        if not request._disconnected:
-            _restore(request)
-            refuse(request, failure, failed)
+        if request._disconnected:
+            return
+        _leave(request)
+        refuse(request, failure, failed)
 
     request._txsession = None
     request._txloading = loading
-    request.__class__ = _stages(_own(request)).Loading
+    _enter(request, _stagesOf(request).loading)
     loading.addCallbacks(succeeded, errored)
     loading.addErrback(_logUnexpected)
 
@@ -202,21 +179,462 @@ def refuse(request: Any, failure: Failure, failed: ReplyWith) -> None:
     failed(request, failure)
 
 
-def _logUnexpected(failure: Failure) -> None:
-    _log.failure("A held response could not be handled.", failure)
+# The stages.
 
 
-def _own(request: Any) -> Any:
+class _Stage:
     """
-    The class that a request has by itself.
+    What a response does at some stage of it; at this one, what it would do by
+    itself.
+
+    @ivar own: the class that the requests have by themselves.
+    @ivar stages: the other stages.
     """
+
+    def __init__(self, own: Any, stages: _Stages) -> None:
+        self.own = own
+        self.stages = stages
+
+    def write(self, request: Any, data: bytes) -> None:
+        self.own.write(request, data)
+
+    def finish(self, request: Any) -> None:
+        self.own.finish(request)
+
+    def registerProducer(self, request: Any, producer: Any, streaming: bool) -> None:
+        self.own.registerProducer(request, producer, streaming)
+
+    def unregisterProducer(self, request: Any) -> None:
+        self.own.unregisterProducer(request)
+
+    def processingFailed(self, request: Any, reason: Failure) -> None:
+        self.own.processingFailed(request, reason)
+
+    def connectionLost(self, request: Any, reason: Failure) -> None:
+        self.own.connectionLost(request, reason)
+
+
+class _Passed(_Stage):
+    pass
+
+
+class _Loading(_Stage):
+    def connectionLost(self, request: Any, reason: Failure) -> None:
+        loading = request._txloading
+        _leave(request)
+        self.own.connectionLost(request, reason)
+        loading.cancel()
+
+
+class _Undecided(_Stage):
+    def write(self, request: Any, data: bytes) -> None:
+        if _isBeyondDeciding(request):
+            self.own.write(request, data)
+        else:
+            self._settle(request)
+            request._txstage.write(request, data)
+
+    def finish(self, request: Any) -> None:
+        if _isBeyondDeciding(request):
+            self.own.finish(request)
+        else:
+            self._settle(request)
+            request._txstage.finish(request)
+
+    def processingFailed(self, request: Any, reason: Failure) -> None:
+        trouble = request._txsession._trouble
+        if trouble is None or reason.value is not trouble:
+            self.own.processingFailed(request, reason)
+        else:
+            _fail(request, reason)
+
+    def _settle(self, request: Any) -> None:
+        """
+        The moment of decision.
+        """
+        session: Session = request._txsession
+        outcome = session._exchange.settle(session)
+        if outcome is NOTHING:
+            _pass(request)
+        elif isinstance(outcome, Deferred):
+            _hold(request)
+            outcome.addCallbacks(
+                lambda outcome: _flush(request, outcome),
+                lambda failure: _fail(request, failure),
+            ).addErrback(_logUnexpected)
+        elif isinstance(outcome, Failure):
+            _fail(request, outcome)
+        else:
+            _dress(request, outcome)
+            request._txstage = self.stages.settled
+
+
+class _Held(_Stage):
+    def write(self, request: Any, data: bytes) -> None:
+        if request._txheld.isFinished:
+            raise RuntimeError(_WRITE_AFTER_FINISH)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"Data must be bytes, not {type(data).__name__}")
+        request._txheld.body.append(bytes(data))
+
+    def finish(self, request: Any) -> None:
+        request._txheld.isFinished = True
+
+    def registerProducer(self, request: Any, producer: Any, streaming: bool) -> None:
+        if request.producer is not None:
+            raise ValueError(
+                f"registering producer {producer} before previous one "
+                f"({request.producer}) was unregistered"
+            )
+        request.producer = producer
+        request.streamingProducer = streaming
+        if streaming:
+            producer.pauseProducing()
+
+    def unregisterProducer(self, request: Any) -> None:
+        request.producer = None
+
+    def processingFailed(self, request: Any, reason: Failure) -> None:
+        if request._txheld.isFinished:
+            _log.failure("", reason)
+        else:
+            self.own.processingFailed(request, reason)
+
+    def connectionLost(self, request: Any, reason: Failure) -> None:
+        producer, request.producer = request.producer, None
+        del request._txheld
+        _pass(request)
+        self.own.connectionLost(request, reason)
+        if producer is not None:
+            producer.stopProducing()
+
+
+class _Settled(_Stage):
+    def finish(self, request: Any) -> None:
+        if request._disconnected or request.finished:
+            self.own.finish(request)
+            return
+        session = request._txsession
+        outcome = session._exchange.settleLate(session)
+        if isinstance(outcome, Deferred):
+            request._txstage = self.stages.ending
+            outcome.addBoth(lambda result: _end(request, result))
+            outcome.addErrback(_logUnexpected)
+        else:
+            _end(request, outcome)
+
+
+class _Ending(_Stage):
+    def write(self, request: Any, data: bytes) -> None:
+        raise RuntimeError(_WRITE_AFTER_FINISH)
+
+    def finish(self, request: Any) -> None:
+        pass
+
+    def processingFailed(self, request: Any, reason: Failure) -> None:
+        _log.failure("", reason)
+
+    def connectionLost(self, request: Any, reason: Failure) -> None:
+        _pass(request)
+        self.own.connectionLost(request, reason)
+
+
+class _Failed(_Stage):
+    def write(self, request: Any, data: bytes) -> None:
+        pass
+
+    def finish(self, request: Any) -> None:
+        pass
+
+    def registerProducer(self, request: Any, producer: Any, streaming: bool) -> None:
+        producer.stopProducing()
+
+    def unregisterProducer(self, request: Any) -> None:
+        pass
+
+    def processingFailed(self, request: Any, reason: Failure) -> None:
+        _log.failure("", reason)
+
+
+class _Stages:
+    """
+    The stages of responses to requests of one class, and the classes that such
+    requests are given.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+        self.attended = _attended(own)
+        self.twin = _twinOf(own)
+        self.loading = _Loading(own, self)
+        self.undecided = _Undecided(own, self)
+        self.held = _Held(own, self)
+        self.settled = _Settled(own, self)
+        self.ending = _Ending(own, self)
+        self.passed = _Passed(own, self)
+        self.failed = _Failed(own, self)
+
+
+@cache
+def _stages(own: Any) -> _Stages:
+    return _Stages(own)
+
+
+def _stagesOf(request: Any) -> _Stages:
     kind = type(request)
-    return getattr(kind, "_txown", kind)
+    own = getattr(kind, "_txown", kind)
+    if "write" in request.__dict__ or "finish" in request.__dict__:
+        own = _patched(own)
+        _moveAside(request)
+    return _stages(own)
 
 
-def _restore(request: Any) -> None:
-    request.__class__ = _own(request)
-    request.__dict__.pop("_txloading", None)
+def _attended(own: Any) -> Any:
+    class Attended(own):  # type: ignore[misc]
+        """
+        A request whose response is watched over.
+        """
+
+        _txown = own
+
+        def write(self, data: bytes) -> None:
+            self._txstage.write(self, data)
+
+        def finish(self) -> None:
+            self._txstage.finish(self)
+
+        def registerProducer(self, producer: Any, streaming: bool) -> None:
+            self._txstage.registerProducer(self, producer, streaming)
+
+        def unregisterProducer(self) -> None:
+            self._txstage.unregisterProducer(self)
+
+        def processingFailed(self, reason: Failure) -> Failure:
+            self._txstage.processingFailed(self, reason)
+            return reason
+
+        def connectionLost(self, reason: Failure) -> None:
+            self._txstage.connectionLost(self, reason)
+
+        def setComponent(self, interfaceClass: Any, component: Any) -> None:
+            own.setComponent(self, interfaceClass, component)
+            if interfaceClass is ISession and self._txsession is not None:
+                self._txsession._unset = component is None
+
+        def unsetComponent(self, interfaceClass: Any) -> None:
+            own.unsetComponent(self, interfaceClass)
+            if interfaceClass is ISession and self._txsession is not None:
+                self._txsession._unset = True
+
+        def isUpgraded(self) -> bool:
+            """
+            Whether the connection has been given over to another protocol:
+            Twisted's WebSockets override the channel's dataReceived, others
+            take its transport.
+            """
+            channel = self.channel
+            members = {} if channel is None else vars(channel)
+            return "dataReceived" in members or (
+                members.get("transport", channel) is None
+            )
+
+    return _named(Attended, own)
+
+
+def _twinOf(own: Any) -> Any:
+    class Twin(own):  # type: ignore[misc]
+        """
+        A second handle on a request; see C{_fail}.
+        """
+
+        # What this names is not among the attributes that are shared.
+        __slots__ = ("_txoriginal",)
+        _txown = own
+
+        def _cleanup(self) -> None:
+            # The channel knows the request by its identity.
+            own._cleanup(self._txoriginal)
+
+    return _named(Twin, own)
+
+
+@cache
+def _patched(own: Any) -> Any:
+    class Patched(own):  # type: ignore[misc]
+        """
+        A request whose C{write} or C{finish} somebody had replaced on the
+        instance, where it would have gone before those of a class.
+        """
+
+        def write(self, data: bytes) -> None:
+            self._txpatches.get("write", lambda data: own.write(self, data))(data)
+
+        def finish(self) -> None:
+            self._txpatches.get("finish", lambda: own.finish(self))()
+
+    return _named(Patched, own)
+
+
+def _moveAside(request: Any) -> None:
+    members = request.__dict__
+    members["_txpatches"] = {
+        name: members.pop(name) for name in ("write", "finish") if name in members
+    }
+
+
+def _named(kind: Any, own: Any) -> Any:
+    # To everybody else it goes on being what it is.
+    kind.__module__, kind.__doc__ = own.__module__, own.__doc__
+    kind.__name__, kind.__qualname__ = own.__name__, own.__qualname__
+    return kind
+
+
+# From stage to stage.
+
+
+def _enter(request: Any, stage: _Stage) -> None:
+    request._txstage = stage
+    request.__class__ = stage.stages.attended
+
+
+def _pass(request: Any) -> None:
+    """
+    Leave the rest of a response to itself.
+    """
+    stages = request._txstage.stages
+    request._txstage = stages.passed
+    request.__class__ = stages.own
+
+
+def _leave(request: Any) -> None:
+    """
+    Stop watching over a request that has not been attached to a session.
+    """
+    _pass(request)
+    del request._txloading
+
+
+def _isBeyondDeciding(request: Any) -> bool:
+    # A HEAD that Twisted serves by GET writes for the count of it.
+    return bool(request._inFakeHead or request._disconnected or request.finished)
+
+
+@define(eq=False)
+class _Response:
+    """
+    A response as it was at its first write, and what has been written since.
+    """
+
+    code: int
+    message: bytes
+    headers: Headers
+    cookies: list[bytes]
+    lastModified: Any
+    etag: Any
+    body: list[bytes] = field(factory=list)
+    isFinished: bool = False
+
+    @classmethod
+    def of(cls, request: Any) -> _Response:
+        return cls(
+            request.code,
+            request.code_message,
+            request.responseHeaders.copy(),
+            list(request.cookies),
+            request.lastModified,
+            request.etag,
+        )
+
+    def restore(self, request: Any) -> None:
+        request.code = self.code
+        request.code_message = self.message
+        request.responseHeaders = self.headers
+        request.cookies = self.cookies
+        request.lastModified = self.lastModified
+        request.etag = self.etag
+
+
+def _hold(request: Any) -> None:
+    request._txheld = _Response.of(request)
+    producer = request.producer
+    request._txstage = request._txstage.stages.held
+    if producer is not None:
+        request.channel.unregisterProducer()
+        if request.streamingProducer:
+            producer.pauseProducing()
+
+
+def _flush(request: Any, outcome: Outcome) -> None:
+    if request._disconnected:
+        return
+    held: _Response = request.__dict__.pop("_txheld")
+    held.restore(request)
+    _dress(request, outcome)
+    stage = request._txstage = request._txstage.stages.settled
+    hasNoBody = request.method == b"HEAD" or held.code in NO_BODY_CODES
+    for data in held.body[:1] if hasNoBody else held.body:
+        stage.write(request, data)
+    if request._disconnected:
+        return
+    if held.isFinished:
+        stage.finish(request)
+    elif request.producer is not None:
+        producer, streaming = request.producer, request.streamingProducer
+        request.channel.registerProducer(producer, streaming)
+        if streaming:
+            producer.resumeProducing()
+
+
+def _end(request: Any, outcome: Failure | None) -> None:
+    """
+    End a response whose session is saved, or break it off.
+    """
+    if request._disconnected:
+        return
+    _pass(request)
+    if not isinstance(outcome, Failure):
+        request._txstage.finish(request)
+        return
+    _log.failure(
+        "The session could not be saved again at the end of the response, which "
+        "is therefore cut short.",
+        outcome,
+    )
+    # A chunked response shows by its missing last chunk that it is not whole;
+    # any other has to be broken off.
+    channel = request.channel
+    if request.chunked:
+        channel.loseConnection()
+        return
+    channel.abortConnection()
+    if not request._disconnected and request.clientproto == b"HTTP/2":
+        request.connectionLost(Failure(ConnectionAborted()))
+
+
+def _fail(request: Any, failure: Failure) -> None:
+    """
+    Send an error page in place of a response that must not be sent.
+
+    Who writes the page is given a second handle on the request: what it does
+    goes through, while what the application does to the first is ignored.
+    """
+    if request._disconnected:
+        return
+    stages = request._txstage.stages
+    isHeld = request._txstage is stages.held
+    request._txstage = stages.failed
+    request.__dict__.pop("_txheld", None)
+    producer = request.producer
+    if producer is not None:
+        if not isHeld:
+            request.channel.unregisterProducer()
+        request.producer = None
+        producer.stopProducing()
+    _clear(request, failure)
+    twin = object.__new__(stages.twin)
+    twin.__dict__ = request.__dict__
+    twin._txoriginal = request
+    request._txresponder.fail(twin, failure)
 
 
 def _clear(request: Any, failure: Failure) -> None:
@@ -262,296 +680,8 @@ def _variesByCookie(headers: Headers) -> bool:
     )
 
 
-def _settle(request: Any) -> None:
-    """
-    The moment of decision.
-    """
-    session: Session = request._txsession
-    outcome = session._exchange.settle(session)
-    if isinstance(outcome, Deferred):
-        _hold(request)
-        outcome.addCallbacks(
-            lambda outcome: _flush(request, outcome),
-            lambda failure: _fail(request, failure),
-        ).addErrback(_logUnexpected)
-    elif isinstance(outcome, Failure):
-        _fail(request, outcome)
-    else:
-        own = _own(request)
-        if outcome is not NOTHING:
-            _dress(request, outcome)
-            own = _stages(own).Settled
-        request.__class__ = own
-
-
-def _hold(request: Any) -> None:
-    request._txheld = _Held.of(request)
-    producer = request.producer
-    if producer is not None:
-        request.channel.unregisterProducer()
-        if request.streamingProducer:
-            producer.pauseProducing()
-    request.__class__ = _stages(_own(request)).Held
-
-
-def _flush(request: Any, outcome: Outcome) -> None:
-    if request._disconnected:
-        return
-    held: _Held = request.__dict__.pop("_txheld")
-    held.restore(request)
-    _dress(request, outcome)
-    stages = _stages(_own(request))
-    request.__class__ = stages.Settled
-    for data in held.body:
-        request.write(data)
-    if request._disconnected:
-        return
-    if held.isFinished:
-        request.finish()
-    elif request.producer is not None:
-        producer, streaming = request.producer, request.streamingProducer
-        request.channel.registerProducer(producer, streaming)
-        if streaming:
-            producer.resumeProducing()
-
-
-def _fail(request: Any, failure: Failure) -> None:
-    """
-    Send an error page in place of a response that must not be sent.
-    """
-    own = _own(request)
-    request.__dict__.pop("_txheld", None)
-    producer = request.producer
-    if producer is not None:
-        if type(request) is not _stages(own).Held:
-            request.channel.unregisterProducer()
-        request.producer = None
-    request.__class__ = _stages(own).Failed
-    if producer is not None:
-        producer.stopProducing()
-    if request._disconnected:
-        return
-    _clear(request, failure)
-    request._txresponder.fail(_twin(request), failure)
-
-
-def _twin(request: Any) -> Any:
-    """
-    A second handle on the same request, for who writes the error page: what it
-    does goes through, while what the application does to the first is ignored.
-    """
-    twin = object.__new__(_stages(_own(request)).Twin)
-    twin.__dict__ = request.__dict__
-    twin._txoriginal = request
-    return twin
-
-
-def _endLate(request: Any, outcome: Failure | None) -> None:
-    if request._disconnected:
-        return
-    request.__class__ = _own(request)
-    if not isinstance(outcome, Failure):
-        request.finish()
-        return
-    _log.failure(
-        "The session could not be saved again at the end of the response, which "
-        "is therefore cut short.",
-        outcome,
-    )
-    # A chunked response shows by its missing last chunk that it is not whole;
-    # any other has to be broken off.
-    channel = request.channel
-    if request.chunked:
-        channel.loseConnection()
-        return
-    channel.abortConnection()
-    if not request._disconnected and request.clientproto == b"HTTP/2":
-        request.connectionLost(Failure(ConnectionAborted()))
-
-
-class _Stages:
-    """
-    The stages of a response to requests of one class.
-    """
-
-    Loading: type[Any]
-    Undecided: type[Any]
-    Held: type[Any]
-    Settled: type[Any]
-    Ending: type[Any]
-    Failed: type[Any]
-    Twin: type[Any]
-
-
-@cache
-def _stages(own: Any) -> _Stages:
-    stages = _Stages()
-
-    def stage(kind: type[Any]) -> type[Any]:
-        # To everybody else it goes on being what it is.
-        kind.__module__, kind.__doc__ = own.__module__, own.__doc__
-        setattr(stages, kind.__name__, kind)
-        kind.__name__, kind.__qualname__ = own.__name__, own.__qualname__
-        return kind
-
-    @stage
-    class Loading(own):  # type: ignore[misc]
-        _txown = own
-
-        def connectionLost(self, reason: Failure) -> None:
-            loading = self._txloading
-            _restore(self)
-            self.connectionLost(reason)
-            loading.cancel()
-
-    class Attended(own):  # type: ignore[misc]
-        """
-        A request with a session, whose component may be taken away.
-        """
-
-        _txown = own
-
-        def setComponent(self, interfaceClass: Any, component: Any) -> None:
-            own.setComponent(self, interfaceClass, component)
-            if interfaceClass is ISession:
-                self._txsession._unset = component is None
-
-        def unsetComponent(self, interfaceClass: Any) -> None:
-            own.unsetComponent(self, interfaceClass)
-            if interfaceClass is ISession:
-                self._txsession._unset = True
-
-    @stage
-    class Undecided(Attended):
-        def write(self, data: bytes) -> None:
-            if not self._isOver():
-                _settle(self)
-                self.write(data)
-            else:
-                own.write(self, data)
-
-        def finish(self) -> None:
-            if not self._isOver():
-                _settle(self)
-                self.finish()
-            else:
-                own.finish(self)
-
-        def _isOver(self) -> bool:
-            # A HEAD that Twisted serves by GET writes for the count of it.
-            return bool(self._inFakeHead or self._disconnected or self.finished)
-
-        def processingFailed(self, reason: Failure) -> Failure:
-            trouble = self._txsession._trouble
-            if trouble is None or reason.value is not trouble:
-                own.processingFailed(self, reason)
-            else:
-                _fail(self, reason)
-            return reason
-
-    @stage
-    class Held(Attended):
-        producer: Any
-
-        def write(self, data: bytes) -> None:
-            if self._txheld.isFinished:
-                raise RuntimeError(_WRITE_AFTER_FINISH)
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"Data must be bytes, not {type(data).__name__}")
-            self._txheld.body.append(bytes(data))
-
-        def finish(self) -> None:
-            self._txheld.isFinished = True
-
-        def registerProducer(self, producer: Any, streaming: bool) -> None:
-            if self.producer is not None:
-                raise ValueError(
-                    f"registering producer {producer} before previous one "
-                    f"({self.producer}) was unregistered"
-                )
-            self.producer = producer
-            self.streamingProducer = streaming
-            if streaming:
-                producer.pauseProducing()
-
-        def unregisterProducer(self) -> None:
-            self.producer = None
-
-        def processingFailed(self, reason: Failure) -> Failure:
-            if self._txheld.isFinished:
-                _log.failure("", reason)
-            else:
-                own.processingFailed(self, reason)
-            return reason
-
-        def connectionLost(self, reason: Failure) -> None:
-            producer, self.producer = self.producer, None
-            del self._txheld
-            self.__class__ = own
-            self.connectionLost(reason)
-            if producer is not None:
-                producer.stopProducing()
-
-    @stage
-    class Settled(Attended):
-        def finish(self) -> None:
-            if self._disconnected or self.finished:
-                own.finish(self)
-                return
-            session = self._txsession
-            outcome = session._exchange.settleLate(session)
-            if isinstance(outcome, Deferred):
-                self.__class__ = stages.Ending
-                outcome.addBoth(lambda result: _endLate(self, result))
-                outcome.addErrback(_logUnexpected)
-            else:
-                _endLate(self, outcome)
-
-    @stage
-    class Ending(own):  # type: ignore[misc]
-        _txown = own
-
-        def write(self, data: bytes) -> None:
-            raise RuntimeError(_WRITE_AFTER_FINISH)
-
-        def finish(self) -> None:
-            pass
-
-        def connectionLost(self, reason: Failure) -> None:
-            self.__class__ = own
-            self.connectionLost(reason)
-
-    @stage
-    class Failed(own):  # type: ignore[misc]
-        _txown = own
-
-        def write(self, data: bytes) -> None:
-            pass
-
-        def finish(self) -> None:
-            pass
-
-        def registerProducer(self, producer: Any, streaming: bool) -> None:
-            producer.stopProducing()
-
-        def unregisterProducer(self) -> None:
-            pass
-
-        def processingFailed(self, reason: Failure) -> Failure:
-            _log.failure("", reason)
-            return reason
-
-    @stage
-    class Twin(own):  # type: ignore[misc]
-        # What this names is not in the attributes that it shares.
-        __slots__ = ("_txoriginal",)
-        _txown = own
-
-        def _cleanup(self) -> None:
-            # The channel knows the request by its identity.
-            own._cleanup(self._txoriginal)
-
-    return stages
+def _logUnexpected(failure: Failure) -> None:
+    _log.failure("A held response could not be handled.", failure)
 
 
 _WRITE_AFTER_FINISH = (

@@ -150,6 +150,7 @@ class Session(MutableMapping[str, Any]):
     _touched = False
     _saved = False
     _wroteChanges = False
+    _wroteLifetime = False
     _trouble: SessionError | None = None
     """
     Why it could not be loaded, if the application was told by an exception.
@@ -421,7 +422,7 @@ class Session(MutableMapping[str, Any]):
         self._sid = self._record = self._data = self._baseline = None
         self._mutated = self._exposed = self._saved = self._wroteChanges = False
         self._meta = self._created = None
-        self._wasBorn = False
+        self._wasBorn = self._wroteLifetime = False
         self._fixed = self._expires = None
         self._lifetimeSet = self._touched = False
         self._begin()
