@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from attrs import define, field
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -29,6 +29,13 @@ SECRET = "keyboard cat"
 START = 1_800_000_000.0
 """
 The time at which the clocks of the tests start.
+"""
+
+
+PATIENCE = 30
+"""
+Seconds after which a request that is not answered fails its test, instead of
+hanging it.
 """
 
 
@@ -172,6 +179,7 @@ class Browser:
             allow_redirects=False,
             unbuffered=True,
             cookies={},
+            timeout=PATIENCE,
             **options,
         )
         body = await response.content()
@@ -298,7 +306,8 @@ class StepStore:
         for expected in self._expected:
             if expected[0] == operation:
                 self._expected.remove(expected)
-                expected[1].callback(call)
+                # Not before the caller has seen that it has to wait.
+                reactor.callLater(0, expected[1].callback, call)
                 return call.answer
         self.waiting.append(call)
         return call.answer
@@ -410,4 +419,4 @@ class Serve:
         for port in self.ports:
             for connection in list(getattr(port.factory, "_channels", ())):
                 connection.transport.abortConnection()
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)

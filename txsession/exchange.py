@@ -371,7 +371,7 @@ class Exchange:
         try:
             decision = self._decide(session)
             if decision.isQuick:
-                return self._outcome(session, self._carryOutQuickly(session, decision))
+                return self._carryOutQuickly(session, decision)
         except Exception:
             self._seal(session, CookieAction.NONE)
             return Failure()
@@ -393,7 +393,7 @@ class Exchange:
     async def _settle(self, session: Session) -> Outcome:
         decision = self._decide(session)
         if decision.isQuick:
-            return self._outcome(session, self._carryOutQuickly(session, decision))
+            return self._carryOutQuickly(session, decision)
         return await self._carryOut(session, decision)
 
     def _decide(self, session: Session) -> Decision:
@@ -480,16 +480,20 @@ class Exchange:
             cookie=plan.cookie,
         )
 
-    def _carryOutQuickly(self, session: Session, decision: Decision) -> CookieAction:
+    def _carryOutQuickly(self, session: Session, decision: Decision) -> Outcome:
         """
         Carry out what needs no answer of the store.
         """
-        plan, _, ends = decision
+        plan, data, ends = decision
         if plan.store is StoreAction.TOUCH:
             self._touch(session, cast(Expiry, ends))
         elif session._expires is None and ends is not None:
             session._expires = ends.cookie
-        return plan.cookie
+        outcome = self._outcome(session, plan.cookie)
+        if session._sealed and data is not None:
+            # What is not to be saved is no change when the response ends.
+            session._baseline, session._mutated = data, False
+        return outcome
 
     async def _carryOut(self, session: Session, decision: Decision) -> Outcome:
         try:

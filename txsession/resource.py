@@ -204,8 +204,10 @@ class SessionResource:
 
     def getChildWithDefault(self, name: bytes, request: Any) -> IResource:
         """
-        This resource itself: what is below it is found when it renders.
+        This resource itself, which has to see the request first; what C{name}
+        stands for is found when it renders.
         """
+        request.postpath.insert(0, request.prepath.pop())
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
@@ -261,7 +263,7 @@ class SessionResource:
             if not isinstance(record, Deferred):
                 exchange.furnish(session, sid, record)
         except Exception:
-            response.refuse(request, Failure(), self._loadFailed)
+            self._loadFailed(request, Failure())
             return
         if not isinstance(record, Deferred):
             self._serveWith(request, session)
@@ -291,9 +293,10 @@ class SessionResource:
                 request=request,
                 error=failure.getErrorMessage(),
             )
+            failure.cleanFailure()
             self._serveAnonymously(request)
         else:
-            self._showError(request, failure)
+            response.refuse(request, failure, self._showError)
 
     # Errors
 
@@ -301,12 +304,15 @@ class SessionResource:
         self._log.failure("A session could not be loaded or saved.", failure)
         if self._onError is None:
             _finish(request, _page(request))
+            failure.cleanFailure()
             return
-        Deferred.fromCoroutine(self._askOnError(request, failure)).addErrback(
-            self._onErrorFailed, request
-        )
+        asking = Deferred.fromCoroutine(self._askOnError(request, failure))
+        asking.addErrback(self._onErrorFailed, request)
+        # The frames that a failure remembers would keep the request alive.
+        asking.addCallback(lambda _: failure.cleanFailure())
 
     async def _askOnError(self, request: Any, failure: Failure) -> None:
+        assert self._onError is not None
         answer = self._onError(request, failure)
         if isinstance(answer, Deferred) or iscoroutine(answer):
             answer = await answer
@@ -321,7 +327,12 @@ class SessionResource:
 
     def _onErrorFailed(self, failure: Failure, request: Any) -> None:
         self._log.failure("onError failed, so the built-in page is shown.", failure)
-        if not request.startedWriting and not request._disconnected:
+        failure.cleanFailure()
+        if request._disconnected or request.finished:
+            return
+        if request.startedWriting:
+            response.cutShort(request)
+        else:
             _finish(request, _page(request))
 
 

@@ -61,17 +61,29 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, _IEncodingResource, getChildForRequest
+from twisted.web.server import version
+from zope.interface import implementer
 
 from .backend import isOutage
 from .exchange import NOTHING, Outcome
 from .session import ISession, Session
 
-__all__ = ["Responder", "attach", "isTaken", "load", "pass_", "refuse", "render"]
+__all__ = [
+    "Responder",
+    "attach",
+    "cutShort",
+    "isTaken",
+    "load",
+    "pass_",
+    "refuse",
+    "render",
+]
 
 _log = Logger()
 
@@ -125,8 +137,13 @@ def render(request: Any, wrapped: IResource) -> None:
     Have the wrapped resource answer, as it would by itself.
     """
     resource = getChildForRequest(wrapped, request)
-    if hasattr(resource, "getEncoder") and _IEncodingResource.providedBy(resource):
-        request._encoder = resource.getEncoder(request) or request._encoder
+    # Twisted asks the outermost resource only, and has done so.
+    if (
+        hasattr(resource, "getEncoder")
+        and request._encoder is None
+        and _IEncodingResource.providedBy(resource)
+    ):
+        request._encoder = resource.getEncoder(request)
     request.render(resource)
 
 
@@ -156,27 +173,28 @@ def load(
 
     def errored(failure: Failure) -> None:
         if request._disconnected:
+            failure.cleanFailure()
             return
         _leave(request)
-        refuse(request, failure, failed)
+        failed(request, failure)
 
     request._txsession = None
     request._txloading = loading
     _enter(request, _stagesOf(request).loading)
     loading.addCallbacks(succeeded, errored)
-    loading.addErrback(_logUnexpected)
+    loading.addErrback(_giveUp, request)
 
 
-def refuse(request: Any, failure: Failure, failed: ReplyWith) -> None:
+def refuse(request: Any, failure: Failure, fail: ReplyWith) -> None:
     """
     Have a request answered whose session could not be loaded.
 
-    @param failed: called with the request, which is as good as new but for its
-        status, and the failure.
+    @param fail: called with the request, as good as new but for its status, and
+        the failure.
     """
     request._txsession = None
     _clear(request, failure)
-    failed(request, failure)
+    fail(request, failure)
 
 
 # The stages.
@@ -261,7 +279,8 @@ class _Undecided(_Stage):
             outcome.addCallbacks(
                 lambda outcome: _flush(request, outcome),
                 lambda failure: _fail(request, failure),
-            ).addErrback(_logUnexpected)
+            )
+            outcome.addErrback(_giveUp, request)
         elif isinstance(outcome, Failure):
             _fail(request, outcome)
         else:
@@ -305,8 +324,7 @@ class _Held(_Stage):
         del request._txheld
         _pass(request)
         self.own.connectionLost(request, reason)
-        if producer is not None:
-            producer.stopProducing()
+        _stop(producer)
 
 
 class _Settled(_Stage):
@@ -319,7 +337,7 @@ class _Settled(_Stage):
         if isinstance(outcome, Deferred):
             request._txstage = self.stages.ending
             outcome.addBoth(lambda result: _end(request, result))
-            outcome.addErrback(_logUnexpected)
+            outcome.addErrback(_giveUp, request)
         else:
             _end(request, outcome)
 
@@ -365,7 +383,8 @@ class _Stages:
     def __init__(self, own: Any) -> None:
         self.own = own
         self.attended = _attended(own)
-        self.twin = _twinOf(own)
+        self.twin = _twinOf(getattr(own, "_txunpatched", own))
+        self.refused = _refused(self.attended, own)
         self.loading = _Loading(own, self)
         self.undecided = _Undecided(own, self)
         self.held = _Held(own, self)
@@ -382,7 +401,7 @@ def _stages(own: Any) -> _Stages:
 
 def _stagesOf(request: Any) -> _Stages:
     kind = type(request)
-    own = getattr(kind, "_txown", kind)
+    own: Any = getattr(kind, "_txown", kind)
     if "write" in request.__dict__ or "finish" in request.__dict__:
         own = _patched(own)
         _moveAside(request)
@@ -441,6 +460,43 @@ def _attended(own: Any) -> Any:
     return _named(Attended, own)
 
 
+def _refused(attended: Any, own: Any) -> Any:
+    class Refused(attended):  # type: ignore[misc]
+        """
+        A request in whose place an error page is sent.  The application may
+        read its status, and what else it does to it has no effect on the page.
+        """
+
+        code = _readOnly("code", own)
+        code_message = _readOnly("code_message", own)
+        lastModified = _readOnly("lastModified", own)
+        etag = _readOnly("etag", own)
+        responseHeaders = _scratch("responseHeaders")
+        cookies = _scratch("cookies")
+
+    return _named(Refused, own)
+
+
+def _readOnly(name: str, own: Any) -> Any:
+    def read(request: Any) -> Any:
+        return request.__dict__.get(name, getattr(own, name))
+
+    def write(request: Any, value: Any) -> None:
+        pass
+
+    return property(read, write)
+
+
+def _scratch(name: str) -> Any:
+    def read(request: Any) -> Any:
+        return getattr(request._txscratch, name)
+
+    def write(request: Any, value: Any) -> None:
+        setattr(request._txscratch, name, value)
+
+    return property(read, write)
+
+
 def _twinOf(own: Any) -> Any:
     class Twin(own):  # type: ignore[misc]
         """
@@ -465,6 +521,8 @@ def _patched(own: Any) -> Any:
         A request whose C{write} or C{finish} somebody had replaced on the
         instance, where it would have gone before those of a class.
         """
+
+        _txunpatched = own
 
         def write(self, data: bytes) -> None:
             self._txpatches.get("write", lambda data: own.write(self, data))(data)
@@ -526,11 +584,12 @@ class _Response:
     """
 
     code: int
-    message: bytes
-    headers: Headers
+    code_message: bytes
+    responseHeaders: Headers
     cookies: list[bytes]
     lastModified: Any
     etag: Any
+    defaultContentType: bytes | None
     body: list[bytes] = field(factory=list)
     isFinished: bool = False
 
@@ -543,15 +602,17 @@ class _Response:
             list(request.cookies),
             request.lastModified,
             request.etag,
+            request.defaultContentType,
         )
 
     def restore(self, request: Any) -> None:
         request.code = self.code
-        request.code_message = self.message
-        request.responseHeaders = self.headers
+        request.code_message = self.code_message
+        request.responseHeaders = self.responseHeaders
         request.cookies = self.cookies
         request.lastModified = self.lastModified
         request.etag = self.etag
+        request.defaultContentType = self.defaultContentType
 
 
 def _hold(request: Any) -> None:
@@ -571,6 +632,7 @@ def _flush(request: Any, outcome: Outcome) -> None:
     held.restore(request)
     _dress(request, outcome)
     stage = request._txstage = request._txstage.stages.settled
+    relay = _relay(request)
     hasNoBody = request.method == b"HEAD" or held.code in NO_BODY_CODES
     for data in held.body[:1] if hasNoBody else held.body:
         stage.write(request, data)
@@ -578,11 +640,57 @@ def _flush(request: Any, outcome: Outcome) -> None:
         return
     if held.isFinished:
         stage.finish(request)
-    elif request.producer is not None:
-        producer, streaming = request.producer, request.streamingProducer
-        request.channel.registerProducer(producer, streaming)
-        if streaming:
-            producer.resumeProducing()
+    elif relay is not None:
+        relay.open()
+
+
+def _relay(request: Any) -> _Relay | None:
+    """
+    Put a request's producer back on the channel, before anything is written, so
+    that it is told if that is already too much.
+
+    @return: what holds back a push producer until that is written.
+    """
+    producer = request.producer
+    if producer is None:
+        return None
+    if not request.streamingProducer:
+        # It is asked for more in a later turn of the reactor.
+        request.channel.registerProducer(producer, False)
+        return None
+    relay = _Relay(producer)
+    request.channel.registerProducer(relay, True)
+    return relay
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class _Relay:
+    """
+    Stands for a paused push producer until what was held is written.
+    """
+
+    producer: Any
+    isOpen: bool = False
+    isPaused: bool = False
+
+    def open(self) -> None:
+        self.isOpen = True
+        if not self.isPaused:
+            self.producer.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        self.isPaused = True
+        if self.isOpen:
+            self.producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.isPaused = False
+        if self.isOpen:
+            self.producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.producer.stopProducing()
 
 
 def _end(request: Any, outcome: Failure | None) -> None:
@@ -600,13 +708,24 @@ def _end(request: Any, outcome: Failure | None) -> None:
         "is therefore cut short.",
         outcome,
     )
-    # A chunked response shows by its missing last chunk that it is not whole;
-    # any other has to be broken off.
+    outcome.cleanFailure()
+    cutShort(request)
+
+
+def cutShort(request: Any) -> None:
+    """
+    Close the connection of a response, or in HTTP/2 reset its stream, so that
+    the client can tell that it is not whole.
+    """
     channel = request.channel
+    if channel is None:
+        return
+    # A chunked response shows that by its missing last chunk; any other has to
+    # be broken off.
     if request.chunked:
         channel.loseConnection()
         return
-    channel.abortConnection()
+    (getattr(channel, "transport", None) or channel).abortConnection()
     if not request._disconnected and request.clientproto == b"HTTP/2":
         request.connectionLost(Failure(ConnectionAborted()))
 
@@ -619,6 +738,8 @@ def _fail(request: Any, failure: Failure) -> None:
     goes through, while what the application does to the first is ignored.
     """
     if request._disconnected:
+        _log.failure("A session could not be saved, and its client has gone.", failure)
+        failure.cleanFailure()
         return
     stages = request._txstage.stages
     isHeld = request._txstage is stages.held
@@ -629,12 +750,32 @@ def _fail(request: Any, failure: Failure) -> None:
         if not isHeld:
             request.channel.unregisterProducer()
         request.producer = None
-        producer.stopProducing()
-    _clear(request, failure)
-    twin = object.__new__(stages.twin)
-    twin.__dict__ = request.__dict__
-    twin._txoriginal = request
+        _stop(producer)
+    request._txscratch = _Response.of(request)
+    request.__class__ = stages.refused
+    twin = _twin(request)
+    _clear(twin, failure)
     request._txresponder.fail(twin, failure)
+
+
+def _twin(request: Any) -> Any:
+    twin = object.__new__(request._txstage.stages.twin)
+    twin.__dict__ = request.__dict__
+    for kind in type(request).__mro__:
+        for name in vars(kind).get("__slots__", ()):
+            if hasattr(request, name):
+                setattr(twin, name, getattr(request, name))
+    twin._txoriginal = request
+    return twin
+
+
+def _stop(producer: Any) -> None:
+    if producer is None:
+        return
+    try:
+        producer.stopProducing()
+    except Exception:
+        _log.failure("A producer could not be stopped.")
 
 
 def _clear(request: Any, failure: Failure) -> None:
@@ -643,8 +784,11 @@ def _clear(request: Any, failure: Failure) -> None:
     one that takes its place.
     """
     fresh = Headers()
-    for name in (b"server", b"date", b"connection"):
-        fresh.setRawHeaders(name, request.responseHeaders.getRawHeaders(name, []))
+    fresh.setRawHeaders(b"Server", [version])
+    fresh.setRawHeaders(b"Date", [datetimeToString()])
+    connection = request.responseHeaders.getRawHeaders(b"Connection")
+    if connection is not None:
+        fresh.setRawHeaders(b"Connection", connection)
     request.responseHeaders = fresh
     request.cookies = []
     request.lastModified = request.etag = request._encoder = None
@@ -680,8 +824,10 @@ def _variesByCookie(headers: Headers) -> bool:
     )
 
 
-def _logUnexpected(failure: Failure) -> None:
-    _log.failure("A held response could not be handled.", failure)
+def _giveUp(failure: Failure, request: Any) -> None:
+    _log.failure("A held response could not be sent.", failure)
+    if not request._disconnected and not request.finished:
+        cutShort(request)
 
 
 _WRITE_AFTER_FINISH = (
