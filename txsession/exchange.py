@@ -28,12 +28,14 @@ store answers, and is laid over the result in its turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from types import coroutine
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -58,7 +60,7 @@ from .lifetime import Expiry, isTouchDue
 from .plan import CookieAction, Facts, Plan, StoreAction, decide
 from .record import Record
 from .session import ISession, Session
-from .signing import Signer, fingerprint, generateID
+from .signing import Fingerprint, Signer, fingerprint, generateID
 
 __all__ = ["NOTHING", "Exchange", "Outcome", "Policy"]
 
@@ -361,23 +363,22 @@ class Exchange:
         @return: what the response gets, or why it must not be sent; at once if
             the store answered at once.
         """
-        session._decided = True
         if session._pending is not None:
             return self._enqueue(session, lambda: self._settle(session))
+        session._decided = True
         if self._isUntouched(session):
             session._sealed = True
-            self._logDecision(session, _NO_PLAN)
             return NOTHING
         try:
+            if self._isJustRead(session):
+                return _READ
             decision = self._decide(session)
             if decision.isQuick:
                 return self._carryOutQuickly(session, decision)
         except Exception:
             self._seal(session, CookieAction.NONE)
             return Failure()
-        return _ifFired(
-            self._enqueue(session, lambda: self._carryOut(session, decision))
-        )
+        return self._begin(session, self._carryOut(session, decision))
 
     def _isUntouched(self, session: Session) -> bool:
         return (
@@ -390,7 +391,38 @@ class Exchange:
             and not self.policy.saveUninitialized
         )
 
+    def _isJustRead(self, session: Session) -> bool:
+        """
+        Whether a session was found in the store, and nothing happened to it but
+        that it was read: the most frequent case for which `decide` says that
+        there is nothing to do.
+        """
+        record, policy = session._record, self.policy
+        if (
+            record is None
+            or not session._accessed
+            or session._sid != session._presented
+            or session._mutated
+            or session._exposed
+            or session._ended
+            or session._lifetimeSet
+            or session._saved
+            or session._stale
+            or session._touched
+            or session._unset
+            or session._wasBorn
+            or session._options is not session._configured
+            or policy.resave
+            or policy.rolling
+            or self._isTouchDue(session, record, session._ends(self.now()))
+        ):
+            return False
+        session._fixed = None
+        self._logDecision(session, _NO_PLAN)
+        return True
+
     async def _settle(self, session: Session) -> Outcome:
+        session._decided = True
         decision = self._decide(session)
         if decision.isQuick:
             return self._carryOutQuickly(session, decision)
@@ -475,7 +507,7 @@ class Exchange:
     def _logDecision(self, session: Session, plan: Plan) -> None:
         self.log.debug(
             "session {session}: store {store.value}, cookie {cookie.value}",
-            session="new" if session._sid is None else fingerprint(session._sid),
+            session="new" if session._sid is None else Fingerprint(session._sid),
             store=plan.store,
             cookie=plan.cookie,
         )
@@ -496,20 +528,17 @@ class Exchange:
         return outcome
 
     async def _carryOut(self, session: Session, decision: Decision) -> Outcome:
+        cookie = decision.plan.cookie
         try:
-            return self._outcome(session, await self._finish(session, decision))
+            if session._unset:
+                await self._destroyUnset(session)
+            elif not await self._saveAtEnd(session, decision.data):
+                isHeld = session._presented is not None
+                cookie = CookieAction.EXPIRE if isHeld else CookieAction.NONE
+            return self._outcome(session, cookie)
         except BaseException:
             self._seal(session, CookieAction.NONE)
             raise
-
-    async def _finish(self, session: Session, decision: Decision) -> CookieAction:
-        cookie = decision.plan.cookie
-        if session._unset:
-            await self._destroyUnset(session)
-        elif not await self._saveAtEnd(session, decision.data):
-            isHeld = session._presented is not None
-            cookie = CookieAction.EXPIRE if isHeld else CookieAction.NONE
-        return cookie
 
     async def _destroyUnset(self, session: Session) -> None:
         sid = session._presented if session._sid is None else session._sid
@@ -565,7 +594,9 @@ class Exchange:
         """
         if session._pending is None and not self._isLate(session):
             return None
-        return _ifFired(self._enqueue(session, lambda: self._settleLate(session)))
+        if session._pending is not None:
+            return self._enqueue(session, lambda: self._settleLate(session))
+        return self._begin(session, self._settleLate(session))
 
     def _isLate(self, session: Session) -> bool:
         return (
@@ -718,9 +749,10 @@ class Exchange:
         """
         Give a stored session another ID, losing nothing and reviving nothing.
 
-        The new record is written first.  Then the old one is replaced by itself:
-        if the store agrees, nobody has changed or destroyed it since it was last
-        seen, and it can go.
+        The new record is written first.  Then the old one is replaced by itself,
+        but expired: if the store agrees, nobody has changed or destroyed it since
+        it was last seen, and nobody can change it any more.  Destroying it then
+        only tidies up; if that fails, the old record is put back.
         """
         old = self.identify(session)
         self._metaOf(session)
@@ -729,25 +761,48 @@ class Exchange:
         session._sid, session._record = None, None
         try:
             await self._write(session, data)
-        except BaseException:
+            last = await self._claim(session, old, before.record)
+            await self._destroyOld(old, last)
+        except BaseException as error:
+            new = session._sid
             before.restore(session)
-            raise
-        new = self.identify(session)
-        try:
-            await self._claim(session, old, before.record)
-            await self.backend.ask("destroy", old)
-        except BaseException:
-            before.restore(session)
-            await self._discard(new)
+            session._ended = isinstance(error, SessionGone)
+            if new is not None:
+                await self._discard(new)
             raise
         session._saved = True
 
-    async def _claim(self, session: Session, old: str, expected: Record) -> None:
+    async def _destroyOld(self, sid: str, last: Record) -> None:
+        try:
+            await self.backend.ask("destroy", sid)
+        except Exception:
+            if await self._isBack(sid, last):
+                raise
+
+    async def _isBack(self, sid: str, last: Record) -> bool:
+        """
+        Put back a record that could not be destroyed; or, where the store cannot
+        compare and swap, see whether it was destroyed all the same.
+
+        @return: whether it is there, so that the session is still what it was.
+        """
+        try:
+            if self.backend.isConditional:
+                return bool(await self.backend.ask("create", sid, last))
+            return await self._get(sid) is not None
+        except Exception:
+            return not self.backend.isConditional
+
+    async def _claim(self, session: Session, old: str, expected: Record) -> Record:
+        """
+        @return: the record as it was at the last.
+        """
         for _ in range(1 + MAX_RETRIES):
+            ended = Record(expected.payload, self.now() - 1)
             if self.backend.isConditional and await self.backend.ask(
-                "replace", old, expected, expected
+                "replace", old, ended, expected
             ):
-                return
+                return expected
             current = await self._get(old)
             if current is None:
                 raise SessionGone(
@@ -756,7 +811,7 @@ class Exchange:
                     fingerprint=fingerprint(old),
                 )
             if not self.backend.isConditional:
-                return
+                return current
             if self.policy.onConflict == "error":
                 break
             if self.policy.onConflict == "merge":
@@ -784,12 +839,12 @@ class Exchange:
     async def _discard(self, sid: str) -> None:
         try:
             await self.backend.ask("destroy", sid)
-        except Exception:
-            self.log.failure(
-                "Session {session} could not be removed after a failed "
-                "regenerate; it will expire by itself.",
+        except Exception as error:
+            self.log.error(
+                "Session {session}, which a regenerate() that failed may have "
+                "left behind, could not be removed; it will expire: {error}",
                 session=fingerprint(sid),
-                level=LogLevel.error,
+                error=str(error),
             )
 
     def _isOutOfReach(self, session: Session) -> bool:
@@ -1013,31 +1068,74 @@ class Exchange:
 
         @return: fires with its result; cancelling it does not stop it.
         """
-        previous = session._pending
-        running = Deferred.fromCoroutine(
-            operation() if previous is None else _after(previous, operation)
-        )
-        if running.called:
-            return running
-        done: Deferred[None] = Deferred()
-        session._pending = done
-
-        def end(result: T | Failure) -> T | Failure:
-            if session._pending is done:
-                session._pending = None
-            done.callback(None)
+        if session._pending is not None:
+            waiting: Deferred[T] = Deferred()
+            session._pending.append((operation, waiting))
+            return _shielded(waiting)
+        result = self._begin(session, operation())
+        if isinstance(result, Deferred):
             return result
+        return fail(result) if isinstance(result, Failure) else succeed(result)
 
-        return _shielded(running.addBoth(end))
+    def _begin(
+        self, session: Session, operation: Coroutine[Any, Any, T]
+    ) -> T | Failure | Deferred[T]:
+        """
+        Run an operation of a session now.
+
+        @return: its result, if the store answered at once; or a Deferred that
+            fires with it, and that can be cancelled without stopping it.
+        """
+        # An operation that waits for nothing is spared the Deferreds that would
+        # take longer than the store itself.
+        try:
+            awaited = operation.send(None)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        except Exception:
+            return Failure()
+        session._pending = deque()
+        running: Deferred[T] = Deferred.fromCoroutine(_goOn(operation, awaited))
+        running.addBoth(_runPending, session)
+        return _shielded(running)
 
 
-async def _after(
-    previous: Deferred[None], operation: Callable[[], Coroutine[Any, Any, T]]
-) -> T:
-    await previous
-    return await operation()
+def _runPending(result: T, session: Session) -> T:
+    """
+    Run what waits for an operation of a session that has ended, one after the
+    other and not one inside the other.
+    """
+    pending = cast("deque[Any]", session._pending)
+    while pending:
+        operation, waiting = pending.popleft()
+        running = Deferred.fromCoroutine(operation())
+        isOver = running.called
+        running.addBoth(waiting.callback)
+        if not isOver:
+            running.addBoth(_runPending, session)
+            return result
+    session._pending = None
+    return result
 
 
+@coroutine
+def _goOn(operation: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """
+    Go on with a coroutine that has begun, and waits for something.
+    """
+    step: Callable[[Any], Any]
+    while True:
+        try:
+            step, value = operation.send, (yield awaited)
+        except BaseException as error:
+            step, value = operation.throw, error
+        try:
+            awaited = step(value)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+
+
+_READ = Outcome(None, True)
 NOTHING = Outcome(None, False)
 """
 The outcome for a session that was never used and that nothing is known of.
@@ -1101,23 +1199,6 @@ def _shielded(inner: Deferred[T]) -> Deferred[T]:
 
     inner.addCallbacks(succeeded, failed)
     return outer
-
-
-def _ifFired(deferred: Deferred[T]) -> T | Failure | Deferred[T]:
-    """
-    The result of a Deferred that has fired, or else the Deferred itself.
-    """
-    results: list[T | Failure] = []
-
-    def keep(result: T | Failure) -> T | Failure:
-        results.append(result)
-        return result
-
-    deferred.addBoth(keep)
-    if not results:
-        return deferred
-    deferred.addErrback(lambda _: None)
-    return results[0]
 
 
 def _absentIfNoFile(failure: Failure) -> None:

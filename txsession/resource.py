@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from weakref import ref
 
 from twisted.internet.defer import Deferred
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -48,14 +49,21 @@ def getSession(request: Any) -> Session:
         destroyed or unset, or the store is down and C{storeDown="anonymous"}.
         C{ISession(request, None)} gives L{None} instead.
     """
-    session: Any = ISession(request, None)
+    session = _sessionOf(request)
     if session is None:
         raise NoSession(
             "this request has no session: wrap the resource in a SessionResource "
             "whose cookie path covers the request, or ask "
             "ISession(request, None) where a session was destroyed or may be missing"
         )
-    return cast(Session, session)
+    return session
+
+
+def _sessionOf(request: Any) -> Session | None:
+    # Asking the request itself is what adapting it does in the end.
+    if isinstance(request, Componentized):
+        return cast("Session | None", request.getComponent(ISession))
+    return cast("Session | None", ISession(request, None))
 
 
 @implementer(IResource)
@@ -81,7 +89,8 @@ class SessionResource:
         over HTTPS: nobody (L{None}, L{False}), anybody (L{True}), or those
         whose address is in one of a sequence of IP networks.
     @param resave: save sessions that were not modified, too.
-    @param rolling: renew the cookie with every response.
+    @param rolling: renew the cookie with every response that has a stored
+        session.
     @param saveUninitialized: save new sessions that were not modified, too.
     @param unset: what taking the session off the request means: C{"keep"} or
         C{"destroy"}.
@@ -100,7 +109,8 @@ class SessionResource:
     @param storeTimeout: seconds (or a C{timedelta}) that a call of the store
         may take.
     @param storeDown: what a store that is down while a session is loaded means:
-        C{"error"} for a 503, C{"anonymous"} for a request without a session.
+        C{"error"} for a 503, C{"anonymous"} for a request without a session
+        (and so for every request while the store's C{available} is false).
     @param onError: a callable that is given the request and the failure of a
         load or save, and answers in place of the built-in page.  The status is
         set.  It returns C{bytes}, C{NOT_DONE_YET}, or a Deferred or coroutine of
@@ -196,10 +206,10 @@ class SessionResource:
             return NOT_DONE_YET
         cookie = self._cookie
         options = cookie if isinstance(cookie, CookieOptions) else self._ask(request)
-        if not isPathMatch(uriPath(request.path), options.path.encode("ascii")):
+        if options.path == "/" or _isBelow(request, options.path):
+            self._serve(request, options)
+        else:
             response.render(request, self._wrapped)
-            return NOT_DONE_YET
-        self._serve(request, options)
         return NOT_DONE_YET
 
     def getChildWithDefault(self, name: bytes, request: Any) -> IResource:
@@ -334,6 +344,10 @@ class SessionResource:
             response.cutShort(request)
         else:
             _finish(request, _page(request))
+
+
+def _isBelow(request: Any, path: str) -> bool:
+    return isPathMatch(uriPath(request.path), path.encode("ascii"))
 
 
 def _finish(request: Any, body: bytes) -> None:

@@ -119,17 +119,18 @@ def pass_(request: Any) -> None:
     """
     Take a request without giving it a session.
     """
-    request._txsession = None
+    _watch(request)
 
 
 def attach(request: Any, session: Session, responder: Responder) -> None:
     """
     Give a request its session and watch over its response.
     """
-    request._txsession = session
-    request._txresponder = responder
+    watch = _watch(request)
+    watch.session = session
+    watch.responder = responder
     request.setComponent(ISession, session)
-    _enter(request, _stagesOf(request).undecided)
+    _enter(request, watch, _stagesOf(request, watch).undecided)
 
 
 def render(request: Any, wrapped: IResource) -> None:
@@ -178,9 +179,9 @@ def load(
         _leave(request)
         failed(request, failure)
 
-    request._txsession = None
-    request._txloading = loading
-    _enter(request, _stagesOf(request).loading)
+    watch = _watch(request)
+    watch.loading = loading
+    _enter(request, watch, _stagesOf(request, watch).loading)
     loading.addCallbacks(succeeded, errored)
     loading.addErrback(_giveUp, request)
 
@@ -192,9 +193,52 @@ def refuse(request: Any, failure: Failure, fail: ReplyWith) -> None:
     @param fail: called with the request, as good as new but for its status, and
         the failure.
     """
-    request._txsession = None
+    _watch(request)
     _clear(request, failure)
     fail(request, failure)
+
+
+class _Watch:
+    """
+    All that is kept on a request: one object under one name.  A second name
+    would cost the request the attribute table that it shares with others of its
+    class, which is more than all that is done with it.
+
+    @ivar session: the request's session, L{None} while it is loaded or if there
+        is none.
+    @ivar responder: see L{Responder}.
+    @ivar stage: the stage of the response.
+    @ivar loading: what is waited for while the session is loaded.
+    @ivar held: the response that is held.
+    @ivar scratch: what the application does to a response that has failed.
+    @ivar patches: methods that were replaced on the instance.
+    """
+
+    __slots__ = (
+        "held",
+        "loading",
+        "patches",
+        "responder",
+        "scratch",
+        "session",
+        "stage",
+    )
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.responder: Any = None
+        self.stage: Any = None
+        self.loading: Deferred[Any] | None = None
+        self.held: _Response | None = None
+        self.scratch: _Response | None = None
+        self.patches: dict[str, Any] | None = None
+
+
+def _watch(request: Any) -> _Watch:
+    watch: _Watch | None = getattr(request, "_txsession", None)
+    if watch is None:
+        watch = request._txsession = _Watch()
+    return watch
 
 
 # The stages.
@@ -238,7 +282,7 @@ class _Passed(_Stage):
 
 class _Loading(_Stage):
     def connectionLost(self, request: Any, reason: Failure) -> None:
-        loading = request._txloading
+        loading = request._txsession.loading
         _leave(request)
         self.own.connectionLost(request, reason)
         loading.cancel()
@@ -250,17 +294,17 @@ class _Undecided(_Stage):
             self.own.write(request, data)
         else:
             self._settle(request)
-            request._txstage.write(request, data)
+            request._txsession.stage.write(request, data)
 
     def finish(self, request: Any) -> None:
         if _isBeyondDeciding(request):
             self.own.finish(request)
         else:
             self._settle(request)
-            request._txstage.finish(request)
+            request._txsession.stage.finish(request)
 
     def processingFailed(self, request: Any, reason: Failure) -> None:
-        trouble = request._txsession._trouble
+        trouble = request._txsession.session._trouble
         if trouble is None or reason.value is not trouble:
             self.own.processingFailed(request, reason)
         else:
@@ -270,7 +314,7 @@ class _Undecided(_Stage):
         """
         The moment of decision.
         """
-        session: Session = request._txsession
+        session = request._txsession.session
         outcome = session._exchange.settle(session)
         if outcome is NOTHING:
             _pass(request)
@@ -285,19 +329,19 @@ class _Undecided(_Stage):
             _fail(request, outcome)
         else:
             _dress(request, outcome)
-            request._txstage = self.stages.settled
+            request._txsession.stage = self.stages.settled
 
 
 class _Held(_Stage):
     def write(self, request: Any, data: bytes) -> None:
-        if request._txheld.isFinished:
+        if request._txsession.held.isFinished:
             raise RuntimeError(_WRITE_AFTER_FINISH)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
-        request._txheld.body.append(bytes(data))
+        request._txsession.held.body.append(bytes(data))
 
     def finish(self, request: Any) -> None:
-        request._txheld.isFinished = True
+        request._txsession.held.isFinished = True
 
     def registerProducer(self, request: Any, producer: Any, streaming: bool) -> None:
         if request.producer is not None:
@@ -314,14 +358,14 @@ class _Held(_Stage):
         request.producer = None
 
     def processingFailed(self, request: Any, reason: Failure) -> None:
-        if request._txheld.isFinished:
+        if request._txsession.held.isFinished:
             _log.failure("", reason)
         else:
             self.own.processingFailed(request, reason)
 
     def connectionLost(self, request: Any, reason: Failure) -> None:
         producer, request.producer = request.producer, None
-        del request._txheld
+        request._txsession.held = None
         _pass(request)
         self.own.connectionLost(request, reason)
         _stop(producer)
@@ -332,10 +376,13 @@ class _Settled(_Stage):
         if request._disconnected or request.finished:
             self.own.finish(request)
             return
-        session = request._txsession
+        session = request._txsession.session
         outcome = session._exchange.settleLate(session)
-        if isinstance(outcome, Deferred):
-            request._txstage = self.stages.ending
+        if outcome is None:
+            _pass(request)
+            self.own.finish(request)
+        elif isinstance(outcome, Deferred):
+            request._txsession.stage = self.stages.ending
             outcome.addBoth(lambda result: _end(request, result))
             outcome.addErrback(_giveUp, request)
         else:
@@ -399,12 +446,16 @@ def _stages(own: Any) -> _Stages:
     return _Stages(own)
 
 
-def _stagesOf(request: Any) -> _Stages:
+def _stagesOf(request: Any, watch: _Watch) -> _Stages:
     kind = type(request)
     own: Any = getattr(kind, "_txown", kind)
     if "write" in request.__dict__ or "finish" in request.__dict__:
         own = _patched(own)
-        _moveAside(request)
+        watch.patches = {
+            name: request.__dict__.pop(name)
+            for name in ("write", "finish")
+            if name in request.__dict__
+        }
     return _stages(own)
 
 
@@ -417,33 +468,33 @@ def _attended(own: Any) -> Any:
         _txown = own
 
         def write(self, data: bytes) -> None:
-            self._txstage.write(self, data)
+            self._txsession.stage.write(self, data)
 
         def finish(self) -> None:
-            self._txstage.finish(self)
+            self._txsession.stage.finish(self)
 
         def registerProducer(self, producer: Any, streaming: bool) -> None:
-            self._txstage.registerProducer(self, producer, streaming)
+            self._txsession.stage.registerProducer(self, producer, streaming)
 
         def unregisterProducer(self) -> None:
-            self._txstage.unregisterProducer(self)
+            self._txsession.stage.unregisterProducer(self)
 
         def processingFailed(self, reason: Failure) -> Failure:
-            self._txstage.processingFailed(self, reason)
+            self._txsession.stage.processingFailed(self, reason)
             return reason
 
         def connectionLost(self, reason: Failure) -> None:
-            self._txstage.connectionLost(self, reason)
+            self._txsession.stage.connectionLost(self, reason)
 
         def setComponent(self, interfaceClass: Any, component: Any) -> None:
             own.setComponent(self, interfaceClass, component)
-            if interfaceClass is ISession and self._txsession is not None:
-                self._txsession._unset = component is None
+            if interfaceClass is ISession and self._txsession.session is not None:
+                self._txsession.session._unset = component is None
 
         def unsetComponent(self, interfaceClass: Any) -> None:
             own.unsetComponent(self, interfaceClass)
-            if interfaceClass is ISession and self._txsession is not None:
-                self._txsession._unset = True
+            if interfaceClass is ISession and self._txsession.session is not None:
+                self._txsession.session._unset = True
 
         def isUpgraded(self) -> bool:
             """
@@ -489,10 +540,10 @@ def _readOnly(name: str, own: Any) -> Any:
 
 def _scratch(name: str) -> Any:
     def read(request: Any) -> Any:
-        return getattr(request._txscratch, name)
+        return getattr(request._txsession.scratch, name)
 
     def write(request: Any, value: Any) -> None:
-        setattr(request._txscratch, name, value)
+        setattr(request._txsession.scratch, name, value)
 
     return property(read, write)
 
@@ -525,19 +576,14 @@ def _patched(own: Any) -> Any:
         _txunpatched = own
 
         def write(self, data: bytes) -> None:
-            self._txpatches.get("write", lambda data: own.write(self, data))(data)
+            self._txsession.patches.get("write", lambda data: own.write(self, data))(
+                data
+            )
 
         def finish(self) -> None:
-            self._txpatches.get("finish", lambda: own.finish(self))()
+            self._txsession.patches.get("finish", lambda: own.finish(self))()
 
     return _named(Patched, own)
-
-
-def _moveAside(request: Any) -> None:
-    members = request.__dict__
-    members["_txpatches"] = {
-        name: members.pop(name) for name in ("write", "finish") if name in members
-    }
 
 
 def _named(kind: Any, own: Any) -> Any:
@@ -550,8 +596,8 @@ def _named(kind: Any, own: Any) -> Any:
 # From stage to stage.
 
 
-def _enter(request: Any, stage: _Stage) -> None:
-    request._txstage = stage
+def _enter(request: Any, watch: _Watch, stage: _Stage) -> None:
+    watch.stage = stage
     request.__class__ = stage.stages.attended
 
 
@@ -559,8 +605,9 @@ def _pass(request: Any) -> None:
     """
     Leave the rest of a response to itself.
     """
-    stages = request._txstage.stages
-    request._txstage = stages.passed
+    watch = request._txsession
+    stages = watch.stage.stages
+    watch.stage = stages.passed
     request.__class__ = stages.own
 
 
@@ -569,7 +616,7 @@ def _leave(request: Any) -> None:
     Stop watching over a request that has not been attached to a session.
     """
     _pass(request)
-    del request._txloading
+    request._txsession.loading = None
 
 
 def _isBeyondDeciding(request: Any) -> bool:
@@ -616,9 +663,9 @@ class _Response:
 
 
 def _hold(request: Any) -> None:
-    request._txheld = _Response.of(request)
+    request._txsession.held = _Response.of(request)
     producer = request.producer
-    request._txstage = request._txstage.stages.held
+    request._txsession.stage = request._txsession.stage.stages.held
     if producer is not None:
         request.channel.unregisterProducer()
         if request.streamingProducer:
@@ -628,10 +675,11 @@ def _hold(request: Any) -> None:
 def _flush(request: Any, outcome: Outcome) -> None:
     if request._disconnected:
         return
-    held: _Response = request.__dict__.pop("_txheld")
+    watch = request._txsession
+    held, watch.held = watch.held, None
     held.restore(request)
     _dress(request, outcome)
-    stage = request._txstage = request._txstage.stages.settled
+    stage = request._txsession.stage = request._txsession.stage.stages.settled
     relay = _relay(request)
     hasNoBody = request.method == b"HEAD" or held.code in NO_BODY_CODES
     for data in held.body[:1] if hasNoBody else held.body:
@@ -701,7 +749,7 @@ def _end(request: Any, outcome: Failure | None) -> None:
         return
     _pass(request)
     if not isinstance(outcome, Failure):
-        request._txstage.finish(request)
+        request._txsession.stage.finish(request)
         return
     _log.failure(
         "The session could not be saved again at the end of the response, which "
@@ -741,25 +789,25 @@ def _fail(request: Any, failure: Failure) -> None:
         _log.failure("A session could not be saved, and its client has gone.", failure)
         failure.cleanFailure()
         return
-    stages = request._txstage.stages
-    isHeld = request._txstage is stages.held
-    request._txstage = stages.failed
-    request.__dict__.pop("_txheld", None)
+    stages = request._txsession.stage.stages
+    isHeld = request._txsession.stage is stages.held
+    request._txsession.stage = stages.failed
+    request._txsession.held = None
     producer = request.producer
     if producer is not None:
         if not isHeld:
             request.channel.unregisterProducer()
         request.producer = None
         _stop(producer)
-    request._txscratch = _Response.of(request)
+    request._txsession.scratch = _Response.of(request)
     request.__class__ = stages.refused
     twin = _twin(request)
     _clear(twin, failure)
-    request._txresponder.fail(twin, failure)
+    request._txsession.responder.fail(twin, failure)
 
 
 def _twin(request: Any) -> Any:
-    twin = object.__new__(request._txstage.stages.twin)
+    twin = object.__new__(request._txsession.stage.stages.twin)
     twin.__dict__ = request.__dict__
     for kind in type(request).__mro__:
         for name in vars(kind).get("__slots__", ()):
@@ -803,25 +851,26 @@ def _dress(request: Any, outcome: Outcome) -> None:
     cookie = outcome.setCookie
     if request.cookies:
         # Twisted would replace the header with this list.
-        request.cookies = headers.getRawHeaders(b"set-cookie", []) + request.cookies
+        request.cookies = headers.getRawHeaders(b"Set-Cookie", []) + request.cookies
         if cookie is not None:
             request.cookies.append(cookie.encode("ascii"))
     elif cookie is not None:
-        headers.addRawHeader("Set-Cookie", cookie)
-    if not request._txresponder.cacheHeaders:
-        return
-    if outcome.varies and not _variesByCookie(headers):
-        headers.addRawHeader("Vary", "Cookie")
-    if cookie is not None and not headers.hasHeader("Cache-Control"):
-        headers.addRawHeader("Cache-Control", 'private, no-cache="Set-Cookie"')
+        headers.addRawHeader(b"Set-Cookie", cookie.encode("ascii"))
+    if request._txsession.responder.cacheHeaders:
+        if outcome.varies:
+            _varyByCookie(headers)
+        if cookie is not None and not headers.hasHeader(b"Cache-Control"):
+            headers.addRawHeader(b"Cache-Control", b'private, no-cache="Set-Cookie"')
 
 
-def _variesByCookie(headers: Headers) -> bool:
-    return any(
-        name.strip().lower() in ("cookie", "*")
-        for value in headers.getRawHeaders("Vary", [])
-        for name in value.split(",")
-    )
+def _varyByCookie(headers: Headers) -> None:
+    varying = headers.getRawHeaders(b"Vary")
+    if varying is None or not any(
+        name.strip().lower() in (b"cookie", b"*")
+        for value in varying
+        for name in value.split(b",")
+    ):
+        headers.addRawHeader(b"Vary", b"Cookie")
 
 
 def _giveUp(failure: Failure, request: Any) -> None:

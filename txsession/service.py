@@ -35,7 +35,7 @@ class SessionService(Service):
         follow each other at once.
     @param reactor: the clock; by default the global reactor, imported when the
         service starts.
-    @param jitter: gives a number from 0 to 1.
+    @param jitter: gives a number from 0 to 1; at random by default.
 
     @raise ConfigurationError: an option's value cannot work.
     """
@@ -49,7 +49,7 @@ class SessionService(Service):
         pruneInterval: Duration | None = 900,
         pruneLimit: int = 1000,
         reactor: Any | None = None,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] | None = None,
     ) -> None:
         self.store: Any = store
         self._interval = (
@@ -61,7 +61,7 @@ class SessionService(Service):
             raise ConfigurationError("must be above zero", option="pruneLimit")
         self._limit = pruneLimit
         self._reactor: Any = reactor
-        self._jitter = jitter
+        self._jitter = random.random if jitter is None else jitter
         self._next: Any = None
         self._working: Deferred[None] | None = None
 

@@ -13,6 +13,7 @@ serialised just before that can happen for the first time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, MutableMapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -94,71 +95,41 @@ class Session(MutableMapping[str, Any]):
     instance: C{save()} and C{reload()} go on working.
     """
 
-    # Most requests leave most of this as it is, so the values they start with
-    # stand here, not in __init__.
-
-    _sid: str | None = None
-    _presented: str | None = None
-    """
-    The ID that the browser presented, if its record was found (or, with
-    lazy=True, not yet looked for).
-    """
-    _stale = False
-    """
-    Whether an older secret had signed the cookie.
-    """
-    _record: Record | None = None
-    """
-    What the store holds under the ID, as far as is known.
-    """
-    _data: dict[str, Any] | None = None
-    """
-    The data; None before it was first used.
-    """
-    _baseline: bytes | None = None
-    """
-    The data as it was loaded or last saved; None while it cannot have changed.
-    """
-    _mutated = False
-    _exposed = False
-    _accessed = False
-    _meta: dict[str, Any] | None = None
-    _created: float | None = None
-    _wasBorn = False
-    """
-    Whether the time of creation was made up at loading and is to be saved.
-    """
-
-    _maxAge: float | None = None
-    _fixed: float | None = None
-    _expires: float | None = None
-    _lifetimeSet = False
-
-    _barrier: type[SessionError] | None = None
-    """
-    What using the data raises, if anything.
-    """
-    _sealed = False
-    """
-    Whether the browser has no cookie for this session and can no longer be
-    given one.
-    """
-    _decided = False
-    _isSecure: bool | None = None
-    _ended = False
-    _unset = False
-    _touched = False
-    _saved = False
-    _wroteChanges = False
-    _wroteLifetime = False
-    _trouble: SessionError | None = None
-    """
-    Why it could not be loaded, if the application was told by an exception.
-    """
-    _pending: Deferred[None] | None = None
-    """
-    Fires when the last operation under way has ended.
-    """
+    __slots__ = (
+        "__weakref__",
+        "_accessed",
+        "_barrier",
+        "_baseline",
+        "_configured",
+        "_created",
+        "_data",
+        "_decided",
+        "_ended",
+        "_exchange",
+        "_expires",
+        "_exposed",
+        "_fixed",
+        "_isSecure",
+        "_lifetimeSet",
+        "_maxAge",
+        "_meta",
+        "_mutated",
+        "_options",
+        "_pending",
+        "_presented",
+        "_record",
+        "_request",
+        "_saved",
+        "_sealed",
+        "_sid",
+        "_stale",
+        "_touched",
+        "_trouble",
+        "_unset",
+        "_wasBorn",
+        "_wroteChanges",
+        "_wroteLifetime",
+    )
 
     def __init__(
         self,
@@ -167,8 +138,69 @@ class Session(MutableMapping[str, Any]):
         request: ReferenceType[Any] | None = None,
     ) -> None:
         self._exchange = exchange
-        self._options = self._configured = options
         self._request = request
+
+        # The cookie's options: as they are for this response, and as they were
+        # given.
+        self._options = self._configured = options
+
+        # The ID; and the one that the browser presented, if its record was found
+        # (or, with lazy=True, not yet looked for), and whether an older secret
+        # had signed it.
+        self._sid: str | None = None
+        self._presented: str | None = None
+        self._stale = False
+
+        # What the store holds under the ID, as far as is known.
+        self._record: Record | None = None
+
+        # The data, None before it was first used; and the data as it was loaded
+        # or last saved, None while it cannot have changed since.
+        self._data: dict[str, Any] | None = None
+        self._baseline: bytes | None = None
+        self._mutated = False
+        self._exposed = False
+
+        # What stands under the reserved key; the time of creation, and whether
+        # that was made up at loading and is to be saved.
+        self._meta: dict[str, Any] | None = None
+        self._created: float | None = None
+        self._wasBorn = False
+
+        # The lifetime: originalMaxAge; the date that the application or the
+        # options set, for this response; when the cookie ends; and whether the
+        # application has set any of it since the last save.
+        self._maxAge: float | None = None
+        self._fixed: float | None = None
+        self._expires: float | None = None
+        self._lifetimeSet = False
+
+        # What using the data raises, if anything.
+        self._barrier: type[SessionError] | None = None
+
+        # What has happened.
+        self._accessed = False
+        self._decided = False
+        self._ended = False
+        self._saved = False
+        self._touched = False
+        self._unset = False
+        self._wroteChanges = False
+        self._wroteLifetime = False
+
+        # Whether the browser has no cookie for this session and can no longer be
+        # given one.
+        self._sealed = False
+
+        # Whether the request is secure, when that is known.
+        self._isSecure: bool | None = None
+
+        # Why it could not be loaded, if the application was told by an exception.
+        self._trouble: SessionError | None = None
+
+        # The operations that wait for the one under way; None if none is.
+        self._pending: deque[Any] | None = None
+
         self._begin()
 
     def __repr__(self) -> str:

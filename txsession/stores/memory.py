@@ -117,7 +117,7 @@ class MemoryStore:
 
     It does not outlive the process: a restart logs everybody out.  It does not
     reach a second process: behind a load balancer, each would have its own.
-    Use one of the other stores for that.
+    Use another store for that.
 
     Expired records are dropped as the store is used, a few with every call, so
     that it never holds many more than are live.  It has every optional ability

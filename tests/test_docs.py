@@ -1,0 +1,495 @@
+"""
+The README and the documentation say what is so: their code runs, and their
+tables agree with the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import unittest
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_twisted
+from treq.testing import StubTreq
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+import txsession
+from txsession import (
+    ConditionalStore,
+    CookieOptions,
+    Record,
+    SessionGone,
+    SessionResource,
+    Store,
+    changes,
+    cookies,
+    document,
+    exchange,
+    getSession,
+)
+from txsession.plan import Facts, decide
+from txsession.store import TouchableStore
+
+from .support import Page, clockAt
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def nameOf(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """
+    The code blocks of a page in one language.
+    """
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(name), re.M | re.S)
+
+
+def tables(markdown: str) -> list[list[list[str]]]:
+    """
+    The tables of a page, as rows of cells, without their headings.
+    """
+    found = re.findall(r"(?:^\|.*\|\n)+", markdown, re.M)
+    return [
+        [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in table.splitlines()[2:]
+        ]
+        for table in found
+    ]
+
+
+def code(cell: str) -> list[str]:
+    """
+    What stands between backticks in a cell.
+    """
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def run(name: str) -> dict[str, Any]:
+    """
+    Run the Python blocks of a page one after the other, as one module.
+    """
+    namespace: dict[str, Any] = {"__name__": f"docs.{Path(name).stem}"}
+    for block in blocks(name, "python"):
+        if "twisted.web.websocket" in block and not hasWebSocket():
+            continue
+        exec(compile(block, name, "exec"), namespace)
+    return namespace
+
+
+def hasWebSocket() -> bool:
+    # Newer than the oldest Twisted that is supported, and an extra of it.
+    return bool(find_spec("wsproto") and find_spec("twisted.web.websocket"))
+
+
+class Visitor:
+    """
+    A browser of a resource in memory.
+    """
+
+    def __init__(self, resource: Any) -> None:
+        self.treq = StubTreq(resource)
+
+    async def get(self, path: str = "/", **options: Any) -> Any:
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Any:
+        return await self.request("POST", path, **options)
+
+    async def request(self, method: str, path: str, **options: Any) -> Any:
+        response = await self.treq.request(
+            method, f"http://localhost{path}", allow_redirects=False, **options
+        )
+        return SimpleNamespace(
+            status=response.code,
+            headers=response.headers,
+            text=(await response.content()).decode(),
+            cookie=response.headers.getRawHeaders("Set-Cookie", [None])[0],
+        )
+
+
+# Code.
+
+
+@pytest.fixture
+def observers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """
+    What a page begins logging to, which the tests themselves must not.
+    """
+    begun: list[Any] = []
+    beginner = SimpleNamespace(
+        beginLoggingTo=lambda observers, **options: begun.extend(observers)
+    )
+    monkeypatch.setattr("twisted.logger.globalLogBeginner", beginner)
+    return begun
+
+
+@pytest.mark.parametrize(
+    "name", [nameOf(p) for p in PAGES if blocks(nameOf(p), "python")]
+)
+def test_codeRuns(name: str, observers: list[Any]) -> None:
+    """
+    The Python blocks of each page run, in order.
+    """
+    assert run(name)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md"])
+@pytest_twisted.ensureDeferred
+async def test_firstExampleCounts(name: str, observers: list[Any]) -> None:
+    """
+    The first example counts each visitor's views.
+    """
+    resource = run(name)["resource"]
+    visitor, another = Visitor(resource), Visitor(resource)
+    answers = [(await who.get()).text for who in (visitor, visitor, another)]
+    assert [answer.strip() for answer in answers] == [
+        "You came 1 times.",
+        "You came 2 times.",
+        "You came 1 times.",
+    ]
+
+
+def test_loggingExampleShowsDecisions(
+    observers: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What the README gives for DEBUG=express-session shows the decisions of
+    txsession, and no debug events of others.
+    """
+    run("README.md")
+    [observer] = observers
+    for namespace in ("txsession.resource.SessionResource", "another"):
+        log = Logger(namespace=namespace, observer=observer)
+        log.emit(LogLevel.debug, "said by {log_namespace}")
+    written = capsys.readouterr().err
+    assert "said by txsession.resource.SessionResource" in written
+    assert "said by another" not in written
+
+
+@pytest_twisted.ensureDeferred
+async def test_decisionsAreLoggedUnderTheNamespaceOfTheREADME(
+    serve: Any, logged: list[Any]
+) -> None:
+    """
+    The namespace that the README names is that of the decisions.
+    """
+    served = serve(lambda request: getSession(request).update(seen=True))
+    await served.browser().get()
+    [namespace] = {
+        event["log_namespace"]
+        for event in logged
+        if event.get("log_level") is LogLevel.debug
+        and event["log_namespace"].startswith("txsession")
+    }
+    assert f"`{namespace}`" in text("README.md")
+
+
+@pytest_twisted.ensureDeferred
+async def test_loginOfTheGuideChangesTheID() -> None:
+    """
+    The login of the how-to keeps the data under another ID; the logout ends it.
+    """
+    page = run("docs/how-to/log-in-safely.md")
+    visitor = Visitor(page["resource"])
+    wrong = await visitor.post("/login", data={"user": "ada", "password": "x"})
+    assert (wrong.status, wrong.cookie) == (403, None)
+    before = await visitor.post("/stay")
+    [maxAge] = re.findall(r"Max-Age=(\d+)", before.cookie)
+    assert int(maxAge) > 29 * 24 * 60 * 60
+    login = await visitor.post("/login", data={"user": "ada", "password": "analytical"})
+    assert login.status == 303
+    assert login.cookie.split(";")[0] != before.cookie.split(";")[0]
+    assert (await visitor.get()).text == "Hello, ada."
+    assert (await visitor.post("/logout")).cookie.startswith("connect.sid=;")
+    assert (await visitor.get()).text == "Please log in."
+
+
+@pytest_twisted.ensureDeferred
+async def test_onErrorOfTheReferenceAnswers() -> None:
+    """
+    The onError of the reference answers a save that failed.
+    """
+    visitor = Visitor(run("docs/reference/options.md")["resource"])
+    response = await visitor.get()
+    assert (response.status, response.text) == (503, "We will be back in a moment.")
+    assert response.headers.getRawHeaders("Retry-After") == ["30"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_streamOfTheGuideIsSavedAtItsEnd() -> None:
+    """
+    What the stream of the how-to writes after its headers is saved.
+    """
+    streams = run_streams()
+    resource = SessionResource(streams["Report"](), secret="x", reactor=clockAt())
+    assert (await Visitor(resource).get()).text == "first part\nsecond part\n"
+    [record] = (await resource.store.all()).values()
+    data = json.loads(record.payload)
+    assert (data["reports"], data["progress"]) == (1, "done")
+
+
+def run_streams() -> dict[str, Any]:
+    return run("docs/how-to/streams-and-websockets.md")
+
+
+@pytest_twisted.ensureDeferred
+async def test_socketOfTheGuideSavesWhatIsSaid() -> None:
+    """
+    The protocol of the how-to saves each message after its request is over, and
+    notices that its session has ended.
+    """
+    factory = run_streams()["ChatFactory"]()
+    protocols: list[Any] = []
+
+    def open_(request: Any) -> None:
+        if getSession(request).get("user"):
+            protocols.append(factory.buildProtocol(request))
+        getSession(request)["user"] = "ada"
+
+    resource = SessionResource(Page(open_), secret="x", reactor=clockAt())
+    visitor = Visitor(resource)
+    await visitor.get()
+    await visitor.get()
+    [protocol] = protocols
+    sent: list[str] = []
+    protocol.negotiationStarted(SimpleNamespace(sendTextMessage=sent.append))
+    protocol.negotiationFinished()
+    protocol.textMessageReceived("one")
+    protocol.textMessageReceived("two")
+    assert sent[0] == "Hello, ada."
+    assert sent[-1] == "You said 2 things."
+    [record] = (await resource.store.all()).values()
+    assert json.loads(record.payload)["said"] == 2
+    await resource.store.clear()
+    failures: list[Failure] = []
+    protocol.log = SimpleNamespace(failure=lambda _, f: failures.append(f))
+    protocol.textMessageReceived("three")
+    assert [failure.type for failure in failures] == [SessionGone]
+
+
+def test_testsOfTheGuidePass() -> None:
+    """
+    The test cases that the how-to shows pass.
+    """
+    page = run("docs/how-to/test-your-handlers.md")
+    result = unittest.TestResult()
+    for case in ("HomeTests", "OutageTests"):
+        unittest.defaultTestLoader.loadTestsFromTestCase(page[case]).run(result)
+    assert result.testsRun == 3
+    assert result.failures == result.errors == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_storesOfTheGuideWork() -> None:
+    """
+    The stores of the how-to have the abilities that it says, and keep sessions.
+    """
+    page = run("docs/how-to/write-a-store.md")
+    clock = clockAt()
+    store = page["DictStore"](clock)
+    for protocol in (Store, TouchableStore, ConditionalStore):
+        assert isinstance(store, protocol)
+    counting = page["CountingStore"](store)
+
+    def count(request: Any) -> str:
+        session = getSession(request)
+        session["views"] = session.get("views", 0) + 1
+        return str(session["views"])
+
+    visitor = Visitor(
+        SessionResource(Page(count), secret="x", store=counting, reactor=clock)
+    )
+    assert [(await visitor.get()).text for _ in range(3)] == ["1", "2", "3"]
+    assert counting.loads == 2
+    [sid] = store.records
+    record = store.get(sid)
+    assert not store.create(sid, record)
+    assert not store.replace(sid, record, Record(b"else", record.expires))
+    clock.advance(86400)
+    assert store.get(sid) is None
+    store.touch(sid, record.expires * 2)
+    assert store.get(sid) is None
+    assert not store.replace(sid, record, record)
+    assert store.create(sid, record)
+
+
+# Tables.
+
+
+def optionTables() -> list[Any]:
+    section = text("README.md").partition("<!-- options: start -->")[2]
+    resource, cookie = tables(section.partition("<!-- options: end -->")[0])
+    return [(SessionResource, resource), (CookieOptions, cookie)]
+
+
+@pytest.mark.parametrize(("kind", "rows"), optionTables(), ids=["resource", "cookie"])
+def test_optionsAreAllInTheTable(kind: Any, rows: list[list[str]]) -> None:
+    """
+    The README lists exactly the options that there are, with their defaults.
+    """
+    parameters = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if name != "wrapped"
+    }
+    assert [code(row[0])[0] for row in rows] == list(parameters)
+    for name, default, _, _ in rows:
+        [option] = code(name)
+        if option in ("secret", "store", "cookie", "genid", "reactor"):
+            continue
+        assert ast.literal_eval(code(default)[0]) == parameters[option], option
+
+
+def test_exampleRowsOfTheDecisionTableHold() -> None:
+    """
+    Each row of the documentation's decision table is what decide() says.
+    """
+    [rows] = tables(text("docs/explanation/decisions.md"))
+    for _, given, store, cookie in rows:
+        facts = dict.fromkeys(code(given), True)
+        if "not `sendable`" in given:
+            facts["sendable"] = False
+        plan = decide(Facts(**facts))
+        assert (plan.store.value, plan.cookie.value) == (store, cookie), given
+
+
+def test_rowsOfTheMergeTableHold() -> None:
+    """
+    Each row of the documentation's table of merges is what merge() gives.
+    """
+    [rows] = tables(text("docs/explanation/conflicts.md"))
+    assert len(rows) > 5
+    for row in rows:
+        base, mine, theirs, merged = (json.loads(code(cell)[0]) for cell in row)
+        assert changes.merge(theirs, changes.diff(base, mine)) == merged, row
+
+
+def test_limitsAreThoseOfTheCode() -> None:
+    """
+    The numbers on the page of limits are those of the code.
+    """
+    [rows] = tables(text("docs/reference/limits.md"))
+    assert [row[1] for row in rows][:6] == [
+        str(limit)
+        for limit in (
+            cookies.MAX_CANDIDATES,
+            cookies.MAX_PAIR,
+            cookies.MAX_ATTRIBUTE,
+            document.MAX_DEPTH,
+            exchange.MAX_RETRIES,
+            exchange.MAX_COLLISIONS,
+        )
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_documentIsAsShown() -> None:
+    """
+    The stored document of the reference is what is stored, byte for byte.
+    """
+    clock = clockAt(1767268800)  # noon on the first of January 2026
+    resource = SessionResource(
+        Page(lambda request: getSession(request).update(user="ada")),
+        secret="x",
+        cookie=CookieOptions(maxAge=3600),
+        reactor=clock,
+    )
+    await Visitor(resource).get()
+    [record] = (await resource.store.all()).values()
+    [shown] = blocks("docs/reference/document.md", "json")
+    assert record.payload.decode() == shown.strip()
+
+
+# Names.
+
+
+def test_publicNamesAreInTheReference() -> None:
+    """
+    Every public name is on the page of the API.
+    """
+    page = text("docs/reference/api.md")
+    missing = [
+        name
+        for name in txsession.__all__
+        if not re.search(rf":: txsession\.{name}\b", page)
+    ]
+    assert missing == []
+
+
+def test_errorsAreExplained() -> None:
+    """
+    Every exception is explained on the page of errors.
+    """
+    page = text("docs/reference/errors.md")
+    missing = [
+        name
+        for name in txsession.__all__
+        if isSubclass(getattr(txsession, name), txsession.SessionError)
+        and name != "SessionError"
+        and not re.search(rf"^{name}\n: ", page, re.M)
+    ]
+    assert missing == []
+
+
+def isSubclass(thing: Any, base: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, base)
+
+
+def test_modulesAreInTheArchitecture() -> None:
+    """
+    The page of the architecture names the modules that there are, and no
+    others.
+    """
+    package = ROOT / "txsession"
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    [rows] = tables(text("docs/explanation/architecture.md"))
+    assert {name for row in rows for name in code(row[1])} == modules
+
+
+@pytest.mark.parametrize("page", PAGES, ids=nameOf)
+def test_linksLeadSomewhere(page: Path) -> None:
+    """
+    What a page links to or includes within the project is there.
+    """
+    content = page.read_text("utf-8")
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", content)
+    targets += re.findall(r"^```\{literalinclude\} (\S+)", content, re.M)
+    targets += re.findall(r"^```\{include\} (\S+)", content, re.M)
+    missing = [each for each in targets if not (page.parent / each).exists()]
+    assert missing == []
+
+
+def test_includedObjectsExist() -> None:
+    """
+    The functions that the pages show from the examples are in them.
+    """
+    for page in PAGES:
+        for path, name in re.findall(
+            r"^```\{literalinclude\} (\S+)\n(?:.*\n)*?:pyobject: (\w+)",
+            page.read_text("utf-8"),
+            re.M,
+        ):
+            tree = ast.parse((page.parent / path).read_text("utf-8"))
+            names = {getattr(node, "name", None) for node in tree.body}
+            assert name in names, f"{name} in {path}"
