@@ -34,7 +34,6 @@ from txsession import (
     SessionConflict,
     SessionResource,
     StoreError,
-    StoreUnavailable,
     getSession,
 )
 from txsession.signing import Signer, fingerprint
@@ -1965,10 +1964,3 @@ async def test_nothingLoggedShowsAnIDACookieOrASecret(serve, logged):
     assert fingerprint(sid) in text
     hidden.discard("")
     assert [secret for secret in hidden if secret in text] == []
-
-
-def test_anErrorNamesTheStoreCall():
-    """
-    A store's own StoreUnavailable needs no more than its reason.
-    """
-    assert str(StoreUnavailable("no route to host")) == "no route to host"

@@ -1080,6 +1080,45 @@ async def test_aRegenerateThatFailsLeavesTheOldSession(serve, operation, hasChan
     assert (await app.visit(browser, lambda s: s["user"])).text == "ada"
 
 
+@pytest.mark.parametrize("operation", ["create", "replace", "destroy"])
+@pytest_twisted.ensureDeferred
+async def test_aRegenerateThatFailsDoesNotUndoALogout(serve, operation):
+    """
+    A session that another request destroyed in the midst of a regenerate that
+    then fails is not put back.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    old = await app.start(browser, user="ada")
+    gate: Deferred[None] = Deferred()
+    loaded: Deferred[None] = Deferred()
+
+    async def leave(session):
+        loaded.callback(None)
+        await gate
+        await session.destroy()
+
+    async def act(session):
+        try:
+            await session.regenerate(keepData=True)
+        except StoreUnavailable:
+            return "failed"
+        return "done"
+
+    leaving = ensureDeferred(app.visit(twin(browser), leave))
+    await loaded
+    store.held = {operation}
+    visiting = ensureDeferred(app.visit(browser, act))
+    call = await reached(store, operation)
+    store.held = set()
+    gate.callback(None)
+    assert (await leaving).cookie().isExpired
+    call.fail(down())
+    await visiting
+    assert await served.record(old) is None
+
+
 @pytest.mark.parametrize("operation", ["create", "destroy"])
 @pytest_twisted.ensureDeferred
 async def test_aRegenerateWhoseCallFailedAfterItWorkedLeavesOneSession(

@@ -29,6 +29,7 @@ __all__ = [
     "COOKIE",
     "MAX_DEPTH",
     "RESERVED",
+    "TOMBSTONE",
     "Document",
     "checkKey",
     "checkValue",
@@ -44,6 +45,14 @@ META = "__txsession"
 RESERVED = frozenset({COOKIE, META})
 """
 The top-level keys that are not the application's.
+"""
+
+TOMBSTONE = (
+    b'{"cookie":{"originalMaxAge":null,"expires":null},"__txsession":{"moved":true}}'
+)
+"""
+What stands for a moment in place of a session that is given another ID.  To us
+it is as absent; to express-session, a session without data.
 """
 
 MAX_DEPTH = 200

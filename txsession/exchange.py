@@ -42,7 +42,7 @@ from twisted.python.failure import Failure
 from .backend import Backend, isOutage
 from .changes import adopt, diff, merge
 from .cookies import attributes, expired, pair
-from .document import Document, compose, decode, maxAgeOf, serialise
+from .document import TOMBSTONE, Document, compose, decode, maxAgeOf, serialise
 from .errors import (
     ConfigurationError,
     CorruptRecord,
@@ -241,7 +241,9 @@ class Exchange:
         return self._live(record)
 
     def _live(self, record: Record | None) -> Record | None:
-        return None if record is None or not record.isLive(self.now()) else record
+        if record is None or not record.isLive(self.now()):
+            return None
+        return None if record.payload == TOMBSTONE else record
 
     def furnish(self, session: Session, sid: str, record: Record | None) -> None:
         """
@@ -749,10 +751,11 @@ class Exchange:
         """
         Give a stored session another ID, losing nothing and reviving nothing.
 
-        The new record is written first.  Then the old one is replaced by itself,
-        but expired: if the store agrees, nobody has changed or destroyed it since
-        it was last seen, and nobody can change it any more.  Destroying it then
-        only tidies up; if that fails, the old record is put back.
+        The new record is written first.  Then the old one is replaced by a
+        tombstone: if the store agrees, nobody has changed or destroyed it since
+        it was last seen, and nobody can change it any more, so that what others
+        save meanwhile is either moved along or refused.  If the tombstone then
+        cannot be destroyed, it is what the old record takes the place of.
         """
         old = self.identify(session)
         self._metaOf(session)
@@ -781,14 +784,15 @@ class Exchange:
 
     async def _isBack(self, sid: str, last: Record) -> bool:
         """
-        Put back a record that could not be destroyed; or, where the store cannot
-        compare and swap, see whether it was destroyed all the same.
+        Put a record back whose tombstone could not be destroyed; or, where the
+        store cannot compare and swap, see whether it was destroyed all the same.
 
         @return: whether it is there, so that the session is still what it was.
         """
         try:
             if self.backend.isConditional:
-                return bool(await self.backend.ask("create", sid, last))
+                tombstone = Record(TOMBSTONE, last.expires)
+                return bool(await self.backend.ask("replace", sid, last, tombstone))
             return await self._get(sid) is not None
         except Exception:
             return not self.backend.isConditional
@@ -798,9 +802,9 @@ class Exchange:
         @return: the record as it was at the last.
         """
         for _ in range(1 + MAX_RETRIES):
-            ended = Record(expected.payload, self.now() - 1)
+            tombstone = Record(TOMBSTONE, expected.expires)
             if self.backend.isConditional and await self.backend.ask(
-                "replace", old, ended, expected
+                "replace", old, tombstone, expected
             ):
                 return expected
             current = await self._get(old)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from inspect import iscoroutine
 from ipaddress import ip_network
+from time import time
 from typing import Any, Literal, cast
 from weakref import ref
 
@@ -185,7 +186,7 @@ class SessionResource:
             policy, signer, self._log, _checkStore(store), reactor
         )
         if isinstance(self._cookie, CookieOptions):
-            _checkDate(self._cookie, self._exchange)
+            _checkDate(self._cookie, time() if reactor is None else reactor.seconds())
         self._responder = response.Responder(self._showError, policy.cacheHeaders)
 
     @property
@@ -405,10 +406,10 @@ def _checkCookie(cookie: Any, name: str) -> Any:
     return cookie
 
 
-def _checkDate(options: CookieOptions, exchange: Exchange) -> None:
+def _checkDate(options: CookieOptions, now: float) -> None:
     if options.expires is None:
         return
-    if options.expires.timestamp() <= exchange.now():
+    if options.expires.timestamp() <= now:
         raise ConfigurationError(
             f"{options.expires.isoformat()} has passed; use maxAge for a lifetime "
             "that begins anew with each session",
