@@ -272,17 +272,19 @@ def readCookies(headers: Sequence[bytes], name: bytes) -> list[bytes]:
     request, in order, decoded from quotes and percent encoding; of the first
     eight of them.
     """
-    values: list[bytes] = []
-    for header in headers:
-        if name not in header:
-            continue
-        for part in header.split(b";"):
-            key, equals, value = part.partition(b"=")
-            if equals and key.strip(b" \t") == name:
-                values.append(_decoded(value.strip(b" \t")))
-                if len(values) == MAX_CANDIDATES:
-                    return values
-    return values
+    pattern = _pairsOf(name)
+    values = [value for header in headers for value in pattern.findall(header)]
+    return [_decoded(value.rstrip(b" \t")) for value in values[:MAX_CANDIDATES]]
+
+
+@lru_cache(maxsize=16)
+def _pairsOf(name: bytes) -> re.Pattern[bytes]:
+    """
+    What finds the values of the cookies of a name.
+    """
+    return re.compile(
+        rb"(?:^|;)[ \t]*" + re.escape(name) + rb"[ \t]*=[ \t]*([^;]*)", re.DOTALL
+    )
 
 
 def _decoded(value: bytes) -> bytes:

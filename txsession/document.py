@@ -267,7 +267,7 @@ def encodeData(data: dict[str, Any]) -> bytes:
         if type(value) not in _SCALARS:
             checkValue(value, f"session[{key!r}]")
     try:
-        text = _encoder.encode(data)
+        text = _encode(data)
     except ValueError as error:
         # The one value that is JSON and that Python does not write.
         raise SessionDataError(

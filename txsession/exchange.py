@@ -229,7 +229,7 @@ class Exchange:
             answer = self.backend.call("get", sid)
         except FileNotFoundError:
             return None
-        if isinstance(answer, Deferred):
+        if type(answer) is Deferred:
             return answer.addCallbacks(self._live, _absentIfNoFile)
         return self._live(answer)
 
@@ -241,7 +241,7 @@ class Exchange:
         return self._live(record)
 
     def _live(self, record: Record | None) -> Record | None:
-        if record is None or not record.isLive(self.now()):
+        if record is None or record.expires <= self.now():
             return None
         return None if record.payload == TOMBSTONE else record
 
@@ -368,12 +368,9 @@ class Exchange:
         if session._pending is not None:
             return self._enqueue(session, lambda: self._settle(session))
         session._decided = True
-        if self._isUntouched(session):
-            session._sealed = True
-            return NOTHING
         try:
-            if self._isJustRead(session):
-                return _READ
+            if self._isQuiet(session):
+                return self._leave(session)
             decision = self._decide(session)
             if decision.isQuick:
                 return self._carryOutQuickly(session, decision)
@@ -382,46 +379,53 @@ class Exchange:
             return Failure()
         return self._begin(session, self._carryOut(session, decision))
 
-    def _isUntouched(self, session: Session) -> bool:
-        return (
-            session._presented is None
-            and session._sid is None
-            and not session._accessed
-            and not session._lifetimeSet
-            and not session._ended
-            and not session._unset
-            and not self.policy.saveUninitialized
-        )
-
-    def _isJustRead(self, session: Session) -> bool:
+    def _isQuiet(self, session: Session) -> bool:
         """
-        Whether a session was found in the store, and nothing happened to it but
-        that it was read: the most frequent case for which `decide` says that
-        there is nothing to do.
+        Whether nothing happened to a session but that it may have been read: the
+        most frequent case in which `decide` says that there is nothing to do.
         """
-        record, policy = session._record, self.policy
         if (
-            record is None
-            or not session._accessed
-            or session._sid != session._presented
-            or session._mutated
+            session._mutated
             or session._exposed
             or session._ended
             or session._lifetimeSet
             or session._saved
-            or session._stale
             or session._touched
             or session._unset
+            or session._barrier is not None
+            or session._sid != session._presented
+        ):
+            return False
+        policy, record = self.policy, session._record
+        if record is None:
+            return not policy.saveUninitialized
+        if (
+            session._stale
             or session._wasBorn
             or session._options is not session._configured
             or policy.resave
             or policy.rolling
-            or self._isTouchDue(session, record, session._ends(self.now()))
+            or policy.absoluteTimeout is not None
         ):
             return False
+        maxAge = session._maxAge
+        lifetime = policy.ttl if maxAge is None else maxAge
+        return not isTouchDue(
+            record.expires,
+            self.now() + lifetime,
+            lifetime=abs(lifetime),
+            interval=policy.touchInterval,
+        )
+
+    def _leave(self, session: Session) -> Outcome:
+        """
+        Do nothing with a session.
+        """
+        if session._record is None:
+            session._sealed = True
+            return _READ if session._accessed else NOTHING
         session._fixed = None
-        self._logDecision(session, _NO_PLAN)
-        return True
+        return _READ if session._accessed else _UNREAD
 
     async def _settle(self, session: Session) -> Outcome:
         session._decided = True
@@ -441,7 +445,8 @@ class Exchange:
         plan = decide(facts)
         if not facts.sendable and decide(facts._replace(sendable=True)) != plan:
             self._warnOfPlainHTTP()
-        self._logDecision(session, plan)
+        if plan != _NO_PLAN:
+            self._logPlan(session, plan)
         return Decision(plan, data, ends)
 
     def _planUnloaded(self, session: Session) -> Plan:
@@ -506,7 +511,7 @@ class Exchange:
             name=self.policy.name,
         )
 
-    def _logDecision(self, session: Session, plan: Plan) -> None:
+    def _logPlan(self, session: Session, plan: Plan) -> None:
         self.log.debug(
             "session {session}: store {store.value}, cookie {cookie.value}",
             session="new" if session._sid is None else Fingerprint(session._sid),
@@ -594,19 +599,17 @@ class Exchange:
 
         @return: L{None} if there is nothing to wait for, or why the save failed.
         """
-        if session._pending is None and not self._isLate(session):
-            return None
         if session._pending is not None:
             return self._enqueue(session, lambda: self._settleLate(session))
-        return self._begin(session, self._settleLate(session))
-
-    def _isLate(self, session: Session) -> bool:
-        return (
-            session._lifetimeSet
-            or session._isSuspect()
+        if not (
+            session._mutated
+            or session._exposed
+            or session._lifetimeSet
             or session._touched
-            or (session._unset and self.policy.unset == "destroy")
-        )
+            or session._unset
+        ):
+            return None
+        return self._begin(session, self._settleLate(session))
 
     async def _settleLate(self, session: Session) -> None:
         if session._ended:
@@ -1140,6 +1143,7 @@ def _goOn(operation: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any
 
 
 _READ = Outcome(None, True)
+_UNREAD = Outcome(None, False)
 NOTHING = Outcome(None, False)
 """
 The outcome for a session that was never used and that nothing is known of.

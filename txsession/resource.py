@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from inspect import iscoroutine
 from ipaddress import ip_network
 from time import time
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from weakref import ref
 
 from twisted.internet.defer import Deferred
@@ -50,21 +50,19 @@ def getSession(request: Any) -> Session:
         destroyed or unset, or the store is down and C{storeDown="anonymous"}.
         C{ISession(request, None)} gives L{None} instead.
     """
-    session = _sessionOf(request)
+    # Asking the request itself is what adapting it does in the end.
+    session: Any = (
+        request.getComponent(ISession)
+        if isinstance(request, Componentized)
+        else ISession(request, None)
+    )
     if session is None:
         raise NoSession(
             "this request has no session: wrap the resource in a SessionResource "
             "whose cookie path covers the request, or ask "
             "ISession(request, None) where a session was destroyed or may be missing"
         )
-    return session
-
-
-def _sessionOf(request: Any) -> Session | None:
-    # Asking the request itself is what adapting it does in the end.
-    if isinstance(request, Componentized):
-        return cast("Session | None", request.getComponent(ISession))
-    return cast("Session | None", ISession(request, None))
+    return session  # type: ignore[no-any-return]
 
 
 @implementer(IResource)
@@ -245,7 +243,8 @@ class SessionResource:
         if policy.storeDown == "anonymous" and not exchange.backend.isAvailable():
             self._serveAnonymously(request)
             return
-        verified = self._verify(request)
+        headers = request.requestHeaders.getRawHeaders(b"cookie")
+        verified = None if headers is None else self._verify(headers)
         session = Session(exchange, options, ref(request))
         if policy.lazy:
             session._barrier = SessionNotLoaded
@@ -256,10 +255,7 @@ class SessionResource:
             session._presented, session._stale = verified
         self._serveWith(request, session)
 
-    def _verify(self, request: Any) -> Verified | None:
-        headers = request.requestHeaders.getRawHeaders(b"cookie")
-        if headers is None:
-            return None
+    def _verify(self, headers: list[bytes]) -> Verified | None:
         for value in readCookies(headers, self._name):
             verified = self._exchange.signer.verify(value)
             if verified is not None:
@@ -271,12 +267,15 @@ class SessionResource:
         sid, session._stale = verified
         try:
             record = exchange.fetch(sid)
-            if not isinstance(record, Deferred):
+            if record is None or isinstance(record, Record):
                 exchange.furnish(session, sid, record)
+                loading = None
+            else:
+                loading = record
         except Exception:
             self._loadFailed(request, Failure())
             return
-        if not isinstance(record, Deferred):
+        if loading is None:
             self._serveWith(request, session)
             return
 
@@ -285,7 +284,7 @@ class SessionResource:
             return session
 
         response.load(
-            request, record.addCallback(furnish), self._serveWith, self._loadFailed
+            request, loading.addCallback(furnish), self._serveWith, self._loadFailed
         )
 
     def _serveWith(self, request: Any, session: Session) -> None:

@@ -126,18 +126,22 @@ def attach(request: Any, session: Session, responder: Responder) -> None:
     """
     Give a request its session and watch over its response.
     """
-    watch = _watch(request)
+    watch = getattr(request, "_txsession", None)
+    if watch is None:
+        watch = request._txsession = _Watch()
     watch.session = session
     watch.responder = responder
     request.setComponent(ISession, session)
-    _enter(request, watch, _stagesOf(request, watch).undecided)
+    stages = _stagesOf(request, watch)
+    watch.stage = stages.undecided
+    request.__class__ = stages.attended
 
 
 def render(request: Any, wrapped: IResource) -> None:
     """
     Have the wrapped resource answer, as it would by itself.
     """
-    resource = getChildForRequest(wrapped, request)
+    resource = wrapped if wrapped.isLeaf else getChildForRequest(wrapped, request)
     # Twisted asks the outermost resource only, and has done so.
     if (
         hasattr(resource, "getEncoder")
@@ -214,24 +218,13 @@ class _Watch:
     @ivar patches: methods that were replaced on the instance.
     """
 
-    __slots__ = (
-        "held",
-        "loading",
-        "patches",
-        "responder",
-        "scratch",
-        "session",
-        "stage",
-    )
-
-    def __init__(self) -> None:
-        self.session: Session | None = None
-        self.responder: Any = None
-        self.stage: Any = None
-        self.loading: Deferred[Any] | None = None
-        self.held: _Response | None = None
-        self.scratch: _Response | None = None
-        self.patches: dict[str, Any] | None = None
+    session: Session | None = None
+    responder: Any = None
+    stage: Any = None
+    loading: Deferred[Any] | None = None
+    held: _Response | None = None
+    scratch: _Response | None = None
+    patches: dict[str, Any] | None = None
 
 
 def _watch(request: Any) -> _Watch:
@@ -290,14 +283,15 @@ class _Loading(_Stage):
 
 class _Undecided(_Stage):
     def write(self, request: Any, data: bytes) -> None:
-        if _isBeyondDeciding(request):
+        # A HEAD that Twisted serves by GET writes for the count of it.
+        if request._inFakeHead or request._disconnected or request.finished:
             self.own.write(request, data)
         else:
             self._settle(request)
             request._txsession.stage.write(request, data)
 
     def finish(self, request: Any) -> None:
-        if _isBeyondDeciding(request):
+        if request._inFakeHead or request._disconnected or request.finished:
             self.own.finish(request)
         else:
             self._settle(request)
@@ -318,6 +312,9 @@ class _Undecided(_Stage):
         outcome = session._exchange.settle(session)
         if outcome is NOTHING:
             _pass(request)
+        elif isinstance(outcome, Outcome):
+            _dress(request, outcome)
+            request._txsession.stage = self.stages.settled
         elif isinstance(outcome, Deferred):
             _hold(request)
             outcome.addCallbacks(
@@ -325,11 +322,8 @@ class _Undecided(_Stage):
                 lambda failure: _fail(request, failure),
             )
             outcome.addErrback(_giveUp, request)
-        elif isinstance(outcome, Failure):
-            _fail(request, outcome)
         else:
-            _dress(request, outcome)
-            request._txsession.stage = self.stages.settled
+            _fail(request, outcome)
 
 
 class _Held(_Stage):
@@ -617,11 +611,6 @@ def _leave(request: Any) -> None:
     """
     _pass(request)
     request._txsession.loading = None
-
-
-def _isBeyondDeciding(request: Any) -> bool:
-    # A HEAD that Twisted serves by GET writes for the count of it.
-    return bool(request._inFakeHead or request._disconnected or request.finished)
 
 
 @define(eq=False)

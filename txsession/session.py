@@ -201,7 +201,9 @@ class Session(MutableMapping[str, Any]):
         # The operations that wait for the one under way; None if none is.
         self._pending: deque[Any] | None = None
 
-        self._begin()
+        self._maxAge = options.maxAge
+        if options.expires is not None:
+            self._begin()
 
     def __repr__(self) -> str:
         name = "new" if self._sid is None else fingerprint(self._sid)

@@ -62,6 +62,12 @@ class _Heap:
         self._rise(entry)
         self._sink(entry)
 
+    def isDue(self, now: float) -> bool:
+        """
+        Whether there may be an entry that has expired.
+        """
+        return bool(self._entries) and self._entries[0].due <= now
+
     def first(self, before: float = inf) -> _Entry | None:
         """
         The entry that expires first, if it does so by C{before}.
@@ -272,7 +278,8 @@ class MemoryStore:
     def _live(self, sid: str, now: float) -> _Entry | None:
         # Every call drops up to two that have expired, and adds at most one, so
         # that what has expired cannot pile up while the store is in use.
-        self._prune(now, 2)
+        if self._heap.isDue(now):
+            self._prune(now, 2)
         entry = self._entries.get(sid)
         if entry is None or entry.record.isLive(now):
             return entry
