@@ -263,7 +263,8 @@ def encodeData(data: dict[str, Any]) -> bytes:
         as something else.
     """
     for key, value in data.items():
-        checkKey(key)
+        if type(key) is not str or key in RESERVED:
+            checkKey(key)
         if type(value) not in _SCALARS:
             checkValue(value, f"session[{key!r}]")
     try:

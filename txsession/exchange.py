@@ -539,7 +539,7 @@ class Exchange:
         try:
             if session._unset:
                 await self._destroyUnset(session)
-            elif not await self._saveAtEnd(session, decision.data):
+            elif not await self._saveAtEnd(session, decision.data, decision.ends):
                 isHeld = session._presented is not None
                 cookie = CookieAction.EXPIRE if isHeld else CookieAction.NONE
             return self._outcome(session, cookie)
@@ -553,12 +553,14 @@ class Exchange:
             await self.backend.ask("destroy", sid)
         self._end(session)
 
-    async def _saveAtEnd(self, session: Session, data: bytes | None) -> bool:
+    async def _saveAtEnd(
+        self, session: Session, data: bytes | None, ends: Expiry | None = None
+    ) -> bool:
         """
         @return: whether the session was still there to be saved.
         """
         try:
-            await self._write(session, data)
+            await self._write(session, data, ends)
         except SessionGone as error:
             self.log.warn(
                 "Session {session} was gone when it was to be saved; what the "
@@ -875,11 +877,14 @@ class Exchange:
 
     # Writing.
 
-    async def _write(self, session: Session, data: bytes | None = None) -> None:
+    async def _write(
+        self, session: Session, data: bytes | None = None, ends: Expiry | None = None
+    ) -> None:
         """
         Write the session as it is now.
 
         @param data: its data, if it has just been serialised.
+        @param ends: when it ends, if that has just been found out.
         @raise SessionGone: its record is no longer there.
         """
         if data is None:
@@ -893,7 +898,7 @@ class Exchange:
         wasSet, session._lifetimeSet = session._lifetimeSet, False
         expires = session._expires
         try:
-            await self._writeSnapshot(session, data, now, wasSet)
+            await self._writeSnapshot(session, data, ends or session._ends(now), wasSet)
         except BaseException:
             session._mutated = wasMutated or session._mutated
             if wasSet and not session._lifetimeSet:
@@ -905,11 +910,10 @@ class Exchange:
         session._wasBorn = session._touched = False
 
     async def _writeSnapshot(
-        self, session: Session, data: bytes, now: float, isLifetimeOurs: bool
+        self, session: Session, data: bytes, ends: Expiry, isLifetimeOurs: bool
     ) -> None:
-        ends = session._ends(now)
         session._expires = ends.cookie
-        if ends.record <= now:
+        if ends.record <= self.now():
             if session._record is not None:
                 await self.backend.ask("destroy", self.identify(session))
             session._record = None
@@ -974,7 +978,10 @@ class Exchange:
         merged: dict[str, Any] | None = None
         record = self._recordOf(session, data, ends)
         for _ in range(1 + MAX_RETRIES):
-            if await self.backend.ask("replace", sid, record, expected):
+            replaced = self.backend.call("replace", sid, record, expected)
+            if type(replaced) is Deferred:
+                replaced = await replaced
+            if replaced:
                 session._record = record
                 if merged is None:
                     self._settleBaseline(session, data)
@@ -1098,7 +1105,8 @@ class Exchange:
         try:
             awaited = operation.send(None)
         except StopIteration as stop:
-            return cast(T, stop.value)
+            value: T = stop.value
+            return value
         except Exception:
             return Failure()
         session._pending = deque()

@@ -281,7 +281,7 @@ class MemoryStore:
         if self._heap.isDue(now):
             self._prune(now, 2)
         entry = self._entries.get(sid)
-        if entry is None or entry.record.isLive(now):
+        if entry is None or now < entry.record.expires:
             return entry
         self._drop(entry)
         return None
