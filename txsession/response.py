@@ -799,7 +799,8 @@ def _twin(request: Any) -> Any:
     twin = object.__new__(request._txsession.stage.stages.twin)
     twin.__dict__ = request.__dict__
     for kind in type(request).__mro__:
-        for name in vars(kind).get("__slots__", ()):
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(request, name):
                 setattr(twin, name, getattr(request, name))
     twin._txoriginal = request
