@@ -16,7 +16,6 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from .support import Serve
 
-
 IS_CI = os.environ.get("CI") == "true"
 
 # How long an example takes depends on what else the machine does.
