@@ -295,7 +295,7 @@ class Exchange:
             record = None if sid is None else await self._fetched(sid)
             session._barrier = None
             self.furnish(session, sid or "", record)
-            session._sealed = session._decided and record is None
+            session._sealed = session._decided and session._record is None
         except Exception as error:
             session._barrier = SessionNotLoaded
             if isOutage(error) and self.policy.storeDown == "anonymous":
