@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -127,3 +129,23 @@ def test_aDataErrorNamesThePath() -> None:
     error = SessionDataError("session['cart'][2]", "is a set")
     assert str(error) == "session['cart'][2] is a set"
     assert error.path == "session['cart'][2]"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("must be so", option="ttl"),
+        SessionDataError("session['a']", "is a set"),
+        SessionGone("gone", operation="save", fingerprint="0123456789"),
+        StoreUnavailable("no route"),
+    ],
+)
+def test_canBeSentToAnotherProcess(copied: Any, error: SessionError) -> None:
+    """
+    A copy, and what comes out of a pickle, is as it was.
+    """
+    again = copied(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

@@ -8,6 +8,8 @@ fingerprint (`txsession.signing.fingerprint`).
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigurationError",
     "CorruptRecord",
@@ -45,6 +47,11 @@ class SessionError(Exception):
         self.operation = operation
         self.fingerprint = fingerprint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without its __init__, which in subclasses takes other arguments: test
+        # runners send exceptions from process to process.
+        return _remade, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         message = super().__str__()
         context = [
@@ -56,6 +63,14 @@ class SessionError(Exception):
             if value is not None
         ]
         return f"{message} ({', '.join(context)})".lstrip() if context else message
+
+
+def _remade(
+    kind: type[SessionError], args: tuple[Any, ...], state: dict[str, Any]
+) -> SessionError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(SessionError, ValueError):
