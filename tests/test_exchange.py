@@ -1964,3 +1964,46 @@ async def test_nothingLoggedShowsAnIDACookieOrASecret(serve, logged):
     assert fingerprint(sid) in text
     hidden.discard("")
     assert [secret for secret in hidden if secret in text] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_aLifetimeThatCannotBeSavedIsNoLateChange(serve, logged):
+    """
+    A lifetime set in a new session whose cookie cannot be sent is warned of once,
+    not as a change that came too late.
+    """
+    app = App()
+    served = serve(app, cookie=CookieOptions(secure=True))
+    for _ in range(3):
+        await app.visit(
+            served.browser(), lambda session: setattr(session.cookie, "maxAge", 60)
+        )
+    (warning,) = texts(logged, LogLevel.warn)
+    assert "plain HTTP" in warning
+
+
+@pytest_twisted.ensureDeferred
+async def test_aSessionEndedOnPurposeIsNoLateChange(serve, logged):
+    """
+    A new session that is given no time to live leaves no warning.
+    """
+    app = App()
+
+    def act(session):
+        session["a"] = 1
+        session.cookie.maxAge = -1
+
+    await app.visit(serve(app).browser(), act)
+    assert texts(logged, LogLevel.warn) == []
+
+
+@pytest.mark.parametrize("store", ["redis://:passw0rd@host/0", object()])
+def test_whatIsNoStoreIsNotShown(store):
+    """
+    A URL given for a store is refused with the way to make one of it, and
+    without what may be its password.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        SessionResource(Page(lambda request: b""), secret="s", store=store)
+    assert "passw0rd" not in str(caught.value)
+    assert ("storeFromURL(url)" in str(caught.value)) is isinstance(store, str)

@@ -1562,3 +1562,44 @@ async def test_twoBrowsersNeverShareASession(serve):
     for n, browser in enumerate(browsers):
         assert (await app.visit(browser, lambda s: str(s["user"]))).text == str(n)
     assert [await app.visit(b, nothing) for b in browsers]
+
+
+@pytest_twisted.ensureDeferred
+async def test_aRegenerateInTheQueueOutlivesItsClient(serve, logged):
+    """
+    A regenerate() that waits behind a save is carried out though the client leaves
+    meanwhile: nobody is left logged in under the old ID.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    old = await app.start(browser, visits=1)
+    outcomes: list[Any] = []
+
+    def act(request):
+        session = getSession(request)
+        session["user"] = "ada"
+        session.save().addErrback(outcomes.append)
+        session.regenerate(keepData=True).addBoth(outcomes.append)
+        request.notifyFinish().addErrback(lambda _: gone.callback(None))
+        return b"welcome"
+
+    gone: Deferred[Any] = Deferred()
+    store.held = {"replace"}
+    app.acts[b"/"] = act
+    connection = await browser.connect()
+    cookie = f"connect.sid={browser.cookies['connect.sid']}".encode()
+    connection.transport.write(
+        b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + cookie + b"\r\n\r\n"
+    )
+    call = await reached(store, "replace")
+    connection.transport.abortConnection()
+    await gone
+    store.held = set()
+    call.release()
+    assert outcomes == [None]
+    records = await served.store.store.all()
+    assert old not in records
+    (new,) = records
+    assert await served.data(new) == {"visits": 1, "user": "ada"}
+    assert texts(logged, LogLevel.critical) == []

@@ -2961,3 +2961,40 @@ def test_anyCallsAroundAFailedSaveGiveTheErrorPage(
     assert comparable(received) == comparable(empty)
     assert b"503 Service Unavailable\r\n" in received
     assert b"connect.sid=" not in received
+
+
+@pytest_twisted.ensureDeferred
+async def test_aLateSaveThatFailsIsLoggedThoughTheClientHasGone(serve, logged):
+    """
+    A save at the end of a response that fails is logged also if nobody is there
+    any more to be told by a broken connection.
+    """
+    store = StepStore(MemoryStore(reactor=clockAt()))
+    gone: Deferred[Any] = Deferred()
+
+    def page(request):
+        session = getSession(request)
+        session["n"] = session.get("n", 0) + 1
+        if session["n"] > 1:
+            request.notifyFinish().addErrback(lambda _: gone.callback(None))
+            request.write(b"one")
+            session["n"] = 10
+            store.held = {"replace"}
+            request.finish()
+            return NOT_DONE_YET
+        return b"first"
+
+    served = serve(page, store=store)
+    browser = served.browser()
+    await browser.get()
+    connection = await browser.connect()
+    cookie = f"connect.sid={browser.cookies['connect.sid']}".encode()
+    connection.transport.write(
+        b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + cookie + b"\r\n\r\n"
+    )
+    call = await store.called("replace")
+    connection.transport.abortConnection()
+    await gone
+    call.fail(StoreUnavailable("down"))
+    failures = [e["log_failure"].value for e in logged if "log_failure" in e]
+    assert [type(failure) for failure in failures] == [StoreUnavailable]

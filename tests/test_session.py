@@ -2091,3 +2091,54 @@ async def test_aVisitorCannotMakeAVerbFailByAHeader(serve):
     reply = await app.visit(browser, act, headers=headers)
     assert reply.status == 200
     assert await served.data(reply.cookie().sid) == {"user": "ada"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_aLazySessionOfAStoreThatIsDownStaysAway(serve):
+    """
+    With lazy=True and storeDown="anonymous", each load() raises NoSession, and so
+    does using the session all the same.
+    """
+    app = App()
+    clock = clockAt()
+    memory = MemoryStore(reactor=clock)
+    first = serve(app, store=memory, clock=clock).browser()
+    await app.start(first, user="ada")
+    served = serve(
+        app,
+        store=Faulty(memory, {"get": down}),
+        clock=clock,
+        lazy=True,
+        storeDown="anonymous",
+    )
+    browser = Browser(served.port, first.cookies)
+
+    async def act(session):
+        for _ in range(2):
+            with pytest.raises(NoSession):
+                await session.load()
+        with pytest.raises(NoSession):
+            session["user"] = "eve"
+        with pytest.raises(NoSession):
+            await session.save()
+
+    reply = await app.visit(browser, act)
+    assert reply.status == 200
+    assert reply.setCookies == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_aDestroyedSessionCannotBeLoaded(serve):
+    """
+    load() after destroy() says that the session was destroyed.
+    """
+    app = App()
+    browser = serve(app).browser()
+
+    async def act(session):
+        session["a"] = 1
+        await session.destroy()
+        with pytest.raises(SessionDestroyed):
+            await session.load()
+
+    await app.visit(browser, act)

@@ -86,7 +86,7 @@ class Backend:
         """
         try:
             answer = getattr(self.store, operation)(sid, *arguments)
-        except SessionError as error:
+        except Exception as error:
             _annotate(error, operation, sid)
             raise
         if isinstance(answer, Deferred):
@@ -112,9 +112,21 @@ class Backend:
         return await answer if type(answer) is Deferred else answer
 
 
-def _annotate(error: SessionError, operation: str, sid: str) -> None:
-    error.operation = error.operation or operation
-    error.fingerprint = error.fingerprint or fingerprint(sid)
+def _annotate(error: BaseException | None, operation: str, sid: str) -> None:
+    """
+    Say in a store's exception which session it is about, by its fingerprint, and
+    take the ID out of it and of its causes, as all this is logged.
+    """
+    if isinstance(error, SessionError):
+        error.operation = error.operation or operation
+        error.fingerprint = error.fingerprint or fingerprint(sid)
+    while error is not None:
+        if any(isinstance(each, str) and sid in each for each in error.args):
+            error.args = tuple(
+                each.replace(sid, fingerprint(sid)) if isinstance(each, str) else each
+                for each in error.args
+            )
+        error = error.__cause__ or error.__context__
 
 
 @define(eq=False)
@@ -158,8 +170,7 @@ class _Call:
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, SessionError):
-            _annotate(error, self.operation, self.sid)
+        _annotate(error, self.operation, self.sid)
         if self._finish(isAnswered=True):
             self.outer.errback(failure)
         elif not isinstance(error, CancelledError):

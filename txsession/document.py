@@ -36,6 +36,7 @@ __all__ = [
     "compose",
     "decode",
     "encodeData",
+    "isSecureIn",
     "maxAgeOf",
     "serialise",
 ]
@@ -172,6 +173,14 @@ def maxAgeOf(payload: bytes) -> float | None:
         return decode(payload).maxAge
     digits = match[1]
     return None if digits == b"null" else int(digits) / 1000
+
+
+def isSecureIn(payload: bytes) -> bool:
+    """
+    Whether the cookie was Secure when a document was last saved.
+    """
+    cookie = _decoder.decode(payload.decode("utf-8"))[COOKIE]
+    return cookie.get("secure") is True
 
 
 def compose(

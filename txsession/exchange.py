@@ -42,7 +42,15 @@ from twisted.python.failure import Failure
 from .backend import Backend, isOutage
 from .changes import adopt, diff, merge
 from .cookies import attributes, expired, pair
-from .document import TOMBSTONE, Document, compose, decode, maxAgeOf, serialise
+from .document import (
+    TOMBSTONE,
+    Document,
+    compose,
+    decode,
+    isSecureIn,
+    maxAgeOf,
+    serialise,
+)
 from .errors import (
     ConfigurationError,
     CorruptRecord,
@@ -50,7 +58,6 @@ from .errors import (
     NoSession,
     SessionConflict,
     SessionDestroyed,
-    SessionError,
     SessionGone,
     SessionNotLoaded,
     StoreError,
@@ -59,7 +66,7 @@ from .errors import (
 from .lifetime import Expiry, isTouchDue
 from .plan import CookieAction, Facts, Plan, StoreAction, decide
 from .record import Record
-from .session import ISession, Session
+from .session import BARRIERS, ISession, Session
 from .signing import Fingerprint, Signer, fingerprint, generateID
 
 __all__ = ["NOTHING", "Exchange", "Outcome", "Policy"]
@@ -184,7 +191,9 @@ class Exchange:
         if session._isSecure is None:
             request = None if session._request is None else session._request()
             if request is None:
-                return False
+                # Nobody asked while there was a request, so it stays as it was.
+                record = session._record
+                return record is not None and isSecureIn(record.payload)
             session._isSecure = bool(request.isSecure()) or self._isProxiedSecurely(
                 request
             )
@@ -300,12 +309,8 @@ class Exchange:
             session._barrier = SessionNotLoaded
             if isOutage(error) and self.policy.storeDown == "anonymous":
                 self._detach(session)
-                raise NoSession(
-                    "the store is down, and storeDown is 'anonymous'",
-                    operation="load",
-                ) from error
-            if isinstance(error, SessionError):
-                session._trouble = error
+                raise NoSession(BARRIERS[NoSession], operation="load") from error
+            session._trouble = error
             raise
 
     async def _fetched(self, sid: str) -> Record | None:
@@ -313,6 +318,7 @@ class Exchange:
         return await answer if isinstance(answer, Deferred) else answer
 
     def _detach(self, session: Session) -> None:
+        session._barrier = NoSession
         session._ended = True
         session._presented = None
         self._unsetComponent(session)
@@ -429,9 +435,13 @@ class Exchange:
 
     async def _settle(self, session: Session) -> Outcome:
         session._decided = True
-        decision = self._decide(session)
-        if decision.isQuick:
-            return self._carryOutQuickly(session, decision)
+        try:
+            decision = self._decide(session)
+            if decision.isQuick:
+                return self._carryOutQuickly(session, decision)
+        except Exception:
+            self._seal(session, CookieAction.NONE)
+            raise
         return await self._carryOut(session, decision)
 
     def _decide(self, session: Session) -> Decision:
@@ -529,9 +539,11 @@ class Exchange:
         elif session._expires is None and ends is not None:
             session._expires = ends.cookie
         outcome = self._outcome(session, plan.cookie)
-        if session._sealed and data is not None:
+        if session._sealed:
             # What is not to be saved is no change when the response ends.
-            session._baseline, session._mutated = data, False
+            session._mutated = session._lifetimeSet = False
+            if data is not None:
+                session._baseline = data
         return outcome
 
     async def _carryOut(self, session: Session, decision: Decision) -> Outcome:
@@ -865,7 +877,12 @@ class Exchange:
         if session._request is None:
             return False
         request = session._request()
-        return request is None or bool(request.isUpgraded())
+        if request is None:
+            return True
+        # A request whose client has left is no longer watched over; what was
+        # begun for it goes on all the same.
+        isUpgraded = getattr(request, "isUpgraded", None)
+        return isUpgraded is not None and bool(isUpgraded())
 
     def _tooLate(self, session: Session, operation: str) -> HeadersAlreadySent:
         return HeadersAlreadySent(
@@ -890,19 +907,21 @@ class Exchange:
         if data is None:
             data = session._snapshot()
         now = self.now()
+        before = session._maxAge, session._expires, session._meta, session._created
         if self.policy.absoluteTimeout is not None and session._created is None:
             session._created = now
         isDirty = session._isSuspect() and data != session._baseline
         # What is set while the store is at work is not part of this.
         wasMutated, session._mutated = session._mutated, False
         wasSet, session._lifetimeSet = session._lifetimeSet, False
-        expires = session._expires
         try:
             await self._writeSnapshot(session, data, ends or session._ends(now), wasSet)
         except BaseException:
             session._mutated = wasMutated or session._mutated
-            if wasSet and not session._lifetimeSet:
-                session._lifetimeSet, session._expires = True, expires
+            maxAge, expires, session._meta, session._created = before
+            if not session._lifetimeSet:
+                session._lifetimeSet = wasSet
+                session._maxAge, session._expires = maxAge, expires
             raise
         if isDirty or wasSet:
             session._wroteChanges = True

@@ -488,9 +488,15 @@ def _checkStore(store: Any) -> Any:
         for method in ("get", "set", "destroy")
         if not callable(getattr(store, method, None))
     ]
+    if isinstance(store, str):
+        # Which may hold a password, so it is not shown.
+        raise ConfigurationError(
+            "must be a store, not a str; storeFromURL(url) makes one", option="store"
+        )
     if missing or isinstance(store, type):
         raise ConfigurationError(
-            f"must be a store, with the methods get, set and destroy, not {store!r}",
+            "must be a store, with the methods get, set and destroy, not "
+            f"{getattr(store, '__name__', type(store).__name__)}",
             option="store",
         )
     return store

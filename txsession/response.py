@@ -734,19 +734,20 @@ def _end(request: Any, outcome: Failure | None) -> None:
     """
     End a response whose session is saved, or break it off.
     """
+    if isinstance(outcome, Failure):
+        _log.failure(
+            "The session could not be saved again at the end of the response, which "
+            "is therefore cut short.",
+            outcome,
+        )
+        outcome.cleanFailure()
     if request._disconnected:
         return
     _pass(request)
-    if not isinstance(outcome, Failure):
+    if isinstance(outcome, Failure):
+        cutShort(request)
+    else:
         request._txsession.stage.finish(request)
-        return
-    _log.failure(
-        "The session could not be saved again at the end of the response, which "
-        "is therefore cut short.",
-        outcome,
-    )
-    outcome.cleanFailure()
-    cutShort(request)
 
 
 def cutShort(request: Any) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import Attribute, Interface, implementer
 
 from .cookies import EARLIEST, LATEST, CookieFlags, CookieOptions, checkName
@@ -28,6 +28,7 @@ from .document import checkKey, checkValue, decode, encodeData, serialise
 from .errors import (
     CorruptRecord,
     HeadersAlreadySent,
+    NoSession,
     SessionDestroyed,
     SessionError,
     SessionNotLoaded,
@@ -196,7 +197,7 @@ class Session(MutableMapping[str, Any]):
         self._isSecure: bool | None = None
 
         # Why it could not be loaded, if the application was told by an exception.
-        self._trouble: SessionError | None = None
+        self._trouble: Exception | None = None
 
         # The operations that wait for the one under way; None if none is.
         self._pending: deque[Any] | None = None
@@ -288,7 +289,8 @@ class Session(MutableMapping[str, Any]):
     def save(self) -> Deferred[None]:
         """
         Write the session to its store now, modified or not.  A new session
-        gets its cookie with the response.
+        gets its cookie with the response (and is written even if that cookie
+        cannot be sent, because it must be Secure and the request is not).
 
         Once begun it cannot be cancelled: cancelling the Deferred only stops
         the waiting.
@@ -341,12 +343,15 @@ class Session(MutableMapping[str, Any]):
         Read the session from its store, with C{lazy=True}; loaded already, it
         fires at once.
 
-        @return: fires with the session.  Fails with what the store failed with,
-            or with L{CorruptRecord <txsession.CorruptRecord>}.
+        @return: fires with the session.  Fails with what the store failed with;
+            with L{CorruptRecord <txsession.CorruptRecord>}; with
+            L{NoSession <txsession.NoSession>} if the store is down and
+            C{storeDown="anonymous"}; or with
+            L{SessionDestroyed <txsession.SessionDestroyed>}.
         """
-        if self._barrier is not SessionNotLoaded:
-            return succeed(self)
-        return self._exchange.loadLazily(self)
+        if self._barrier is SessionNotLoaded:
+            return self._exchange.loadLazily(self)
+        return maybeDeferred(self._loaded)
 
     def touch(self) -> None:
         """
@@ -360,10 +365,14 @@ class Session(MutableMapping[str, Any]):
 
     # For the rest of txsession.
 
+    def _loaded(self) -> Session:
+        self._check()
+        return self
+
     def _check(self) -> None:
         if self._barrier is not None:
             raise self._barrier(
-                _BARRIERS[self._barrier],
+                BARRIERS[self._barrier],
                 fingerprint=None if self._sid is None else fingerprint(self._sid),
             )
 
@@ -462,7 +471,9 @@ class Session(MutableMapping[str, Any]):
         self._begin()
 
 
-_BARRIERS: dict[type[SessionError], str] = {
+BARRIERS: dict[type[SessionError], str] = {
+    NoSession: "the store is down, and with storeDown='anonymous' the request is "
+    "served without a session",
     SessionDestroyed: "this session was destroyed",
     SessionNotLoaded: "with lazy=True, wait for session.load() before using it",
 }

@@ -45,6 +45,9 @@ def test_memoryWithALimit() -> None:
         ("memory:?maxSessions=many", "whole number"),
         ("memory:?maxSessions=0", "above zero"),
         ("memory://[", "is not a URL"),
+        ("redis://ada:passw0rd\u2100@host", "is not a URL"),
+        (b"redis://ada:passw0rd@host", "must be a str, not bytes"),
+        ("memory:?maxSessions=" + "9" * 5000, "whole number"),
         (None, "must be a str"),
     ],
 )
@@ -57,3 +60,4 @@ def test_errorsSayWhatIsWrongAndHideTheRest(url: Any, message: str) -> None:
         storeFromURL(url)
     assert message in str(caught.value)
     assert "passw0rd" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None

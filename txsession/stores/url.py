@@ -4,6 +4,7 @@ Stores by URL, for deployments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -27,11 +28,14 @@ def storeFromURL(url: str, *, reactor: Any | None = None) -> MemoryStore:
         more of the URL than its scheme, lest it show a password.
     """
     if not isinstance(url, str):
-        raise ConfigurationError(f"must be a str, not {url!r}", option="store")
+        raise ConfigurationError(
+            f"must be a str, not {type(url).__name__}", option="store"
+        )
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError("is not a URL", option="store") from error
+    except ValueError:
+        # Its message may hold the password.
+        raise ConfigurationError("is not a URL", option="store") from None
     make = _MAKERS.get(parts.scheme)
     if make is None:
         raise ConfigurationError(
@@ -57,7 +61,7 @@ def _memory(parts: SplitResult, reactor: Any) -> MemoryStore:
         )
     if maxSessions is None:
         return MemoryStore(reactor=reactor)
-    if not maxSessions.isdecimal():
+    if not re.fullmatch("[0-9]{1,18}", maxSessions):
         raise ConfigurationError(
             f"must be a whole number, not {maxSessions!r}", option="maxSessions"
         )
