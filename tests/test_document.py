@@ -26,6 +26,7 @@ from txsession.document import (
     decode,
     encodeData,
     isoDate,
+    isSecureIn,
     maxAgeOf,
     serialise,
 )
@@ -693,3 +694,19 @@ def test_refusesOneCharacterAsTwoSurrogates(data: JSONObject, path: str) -> None
     with pytest.raises(SessionDataError, match="surrogates") as caught:
         encodeData(data)
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("payload", "isSecure"),
+    [
+        (b'{"cookie":{"secure":true}}', True),
+        (b'{"cookie":{"secure":false}}', False),
+        (b'{"cookie":{"secure":"auto"},"secure":true}', False),
+        (b'{"cookie":{}}', False),
+    ],
+)
+def test_saysWhetherTheCookieWasSecure(payload: bytes, isSecure: bool) -> None:
+    """
+    Only a cookie that was stored as Secure was Secure.
+    """
+    assert isSecureIn(payload) is isSecure

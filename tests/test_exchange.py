@@ -20,7 +20,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, eventAsText
+from twisted.logger import LogLevel, eventAsText, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
@@ -38,7 +38,7 @@ from txsession import (
 )
 from txsession.signing import Signer, fingerprint
 
-from .support import SECRET, START, Page, StepStore, clockAt, only
+from .support import SECRET, START, Browser, Page, StepStore, clockAt, only
 from .test_session import App, Faulty, down, reached, turn
 
 HTTPS = {"X-Forwarded-Proto": "https"}
@@ -2007,3 +2007,69 @@ def test_whatIsNoStoreIsNotShown(store):
         SessionResource(Page(lambda request: b""), secret="s", store=store)
     assert "passw0rd" not in str(caught.value)
     assert ("storeFromURL(url)" in str(caught.value)) is isinstance(store, str)
+
+
+@pytest_twisted.ensureDeferred
+async def test_onErrorSeesALazyLoadThatAStoreSpoils(serve):
+    """
+    With lazy=True, too, a load that fails by a bug of the store is what onError
+    answers.
+    """
+    app = App()
+    clock = clockAt()
+    memory = MemoryStore(reactor=clock)
+    first = serve(app, store=memory, clock=clock).browser()
+    await app.start(first, user="ada")
+    seen: list[Any] = []
+
+    def onError(request, failure):
+        seen.append((request.code, failure.type))
+        return b"sorry"
+
+    served = serve(
+        app,
+        store=Faulty(memory, {"get": lambda: ZeroDivisionError("bug")}),
+        clock=clock,
+        lazy=True,
+        onError=onError,
+    )
+    browser = Browser(served.port, first.cookies)
+    reply = await app.visit(browser, lambda session: session.load(), mayFail=True)
+    assert (reply.status, reply.text) == (500, "sorry")
+    assert seen == [(500, ZeroDivisionError)]
+
+
+@pytest.mark.parametrize("operation", ["get", "replace", "touch"])
+@pytest_twisted.ensureDeferred
+async def test_anIDInAnErrorOfTheStoreIsNotLogged(serve, logged, operation):
+    """
+    An ID in the message of a store's exception, or of its cause, is logged as its
+    fingerprint.
+    """
+    app = App()
+    clock = clockAt()
+    store = Faulty(MemoryStore(reactor=clock))
+    served = serve(app, store=store, clock=clock, touchInterval=0)
+    browser = served.browser()
+    sid = await app.start(browser, n=1)
+
+    def spoilt() -> Exception:
+        error = KeyError(f"no {sid}", 5)
+        error.__cause__ = ValueError(sid)
+        return error
+
+    store.errors = {operation: spoilt}
+
+    def act(session):
+        if operation == "replace":
+            session["n"] = 2
+
+    await app.visit(browser, act)
+    failures = [e["log_failure"] for e in logged if "log_failure" in e]
+    assert failures
+    told = "".join(
+        formatEvent(event) + str(event.get("log_failure", "")) for event in logged
+    )
+    told += "".join(f"{f.value!r} {f.value.__cause__!r}" for f in failures)
+    assert sid not in told
+    assert fingerprint(sid) in told

@@ -1603,3 +1603,68 @@ async def test_aRegenerateInTheQueueOutlivesItsClient(serve, logged):
     (new,) = records
     assert await served.data(new) == {"visits": 1, "user": "ada"}
     assert texts(logged, LogLevel.critical) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoWaitsForAVerbGoesOnBeforeTheResponseEnds(serve):
+    """
+    What the callback of a save() that nobody waited for writes is still saved with
+    the response; and the callbacks of two verbs run in their order.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    sid = await app.start(browser, n=0)
+    order: list[str] = []
+
+    def act(session):
+        session["n"] = 1
+
+        def saved(_):
+            order.append("first")
+            session["user"] = "ada"
+
+        session.save().addCallback(saved)
+        session.save().addCallback(lambda _: order.append("second"))
+
+    store.held = {"replace"}
+    visiting = ensureDeferred(app.visit(browser, act))
+    call = await reached(store, "replace")
+    store.held = set()
+    call.release()
+    await visiting
+    assert order == ["first", "second"]
+    assert await served.data(sid) == {"n": 1, "user": "ada"}
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_whatIsWrittenDuringARegenerateIsTheNewSessions(serve, succeeds):
+    """
+    What is written after regenerate() was called, without waiting for it, is kept
+    in the new session, as it would be with a store that answers at once; if it
+    fails, in the old one.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    old = await app.start(browser, cart=[1])
+    ignored: list[Any] = []
+
+    def act(session):
+        session.regenerate().addErrback(ignored.append)
+        assert dict(session) == {}
+        session["user"] = "ada"
+
+    store.held = {"destroy"}
+    visiting = ensureDeferred(app.visit(browser, act))
+    call = await reached(store, "destroy")
+    store.held = set()
+    call.release() if succeeds else call.fail(down())
+    reply = await visiting
+    if succeeds:
+        assert await served.data(reply.cookie().sid) == {"user": "ada"}
+        assert await served.data(old) is None
+    else:
+        assert reply.setCookies == []
+        assert await served.data(old) == {"cart": [1], "user": "ada"}

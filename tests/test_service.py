@@ -76,7 +76,7 @@ def test_prunesInBatchesAtIntervals() -> None:
     running.startService()
     clock.advance(99)
     assert "prune" not in store.calls
-    clock.advance(1)
+    clock.pump([1, 0, 0, 0])
     assert store.calls.count("prune") == 3
     assert len(store.store._entries) == 0
     clock.advance(100)
@@ -165,6 +165,44 @@ def test_stopWaitsForSavesInFlight(outcome: str, logged: list[Any]) -> None:
     call.release() if outcome == "release" else call.fail(RuntimeError("full"))
     assert stopping.called
     assert store.calls[-1] == "stop"
+
+
+def test_stopWaitsForTheStartUnderWayToo() -> None:
+    """
+    A pruning that begins while the store is still starting does not make the stop
+    forget either of them, whichever ends first.
+    """
+    clock = Clock()
+    store: Any = StepStore(expired(clock, 5), {"start", "prune"})
+    running = service(store, clock, pruneInterval=10)
+    running.startService()
+    clock.advance(10)
+    starting, pruning = store.waiting
+    stopping = running.stopService()
+    starting.release()
+    assert not stopping.called
+    pruning.release()
+    assert stopping.called
+    assert store.calls[-1] == "stop"
+
+
+def test_aServiceCanBeStartedAgain() -> None:
+    """
+    Stopped and started again while a pruning is under way, the service prunes once
+    an interval, and can be stopped.
+    """
+    clock = Clock()
+    store: Any = StepStore(expired(clock, 5), {"prune"})
+    running = service(store, clock, pruneInterval=10)
+    running.startService()
+    clock.advance(10)
+    first = running.stopService()
+    running.startService()
+    store.waiting.pop().release()
+    assert first.called
+    assert len(clock.getDelayedCalls()) == 1
+    assert running.stopService().called
+    assert clock.getDelayedCalls() == []
 
 
 def test_stopTellsOfAStoreThatFailsToStop() -> None:

@@ -2142,3 +2142,90 @@ async def test_aDestroyedSessionCannotBeLoaded(serve):
             await session.load()
 
     await app.visit(browser, act)
+
+
+@pytest_twisted.ensureDeferred
+async def test_aFailedSaveLeavesTheExpiryAsItWas(serve):
+    """
+    When save() fails, the cookie's expiry is still that of the record, so that no
+    cookie outlives its record.
+    """
+    app = App()
+    clock = clockAt()
+    store = Faulty(MemoryStore(reactor=clock))
+    served = serve(
+        app, store=store, clock=clock, cookie=CookieOptions(maxAge=1000, path="/")
+    )
+    browser = served.browser()
+    sid = await app.start(browser, user="ada")
+    clock.advance(5)
+    store.errors = {"replace": down, "touch": down}
+
+    async def act(session):
+        session["user"] = "eve"
+        with pytest.raises(StoreUnavailable):
+            await session.save()
+        assert session.cookie.maxAge == 995
+        assert session["user"] == "eve"
+        assert session.isModified
+
+    reply = await app.visit(browser, act)
+    assert reply.status == 503
+    assert await served.data(sid) == {"user": "ada"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_aSessionSavedAfterItsRequestStaysSecure(serve):
+    """
+    What nobody asked during the request, whether it came over HTTPS, is not
+    answered with no when the session is saved afterwards.
+    """
+    app = App()
+    served = serve(app, proxy=True)
+    browser = served.browser()
+    https = {"X-Forwarded-Proto": "https"}
+    reply = await app.visit(browser, lambda session: session.update(n=1), headers=https)
+    sid = reply.cookie().sid
+    kept: list[Session] = []
+    await app.visit(browser, lambda session: kept.append(session), headers=https)
+    (session,) = kept
+    while session._request() is not None:
+        await turn()
+    session["n"] = 2
+    await session.save()
+    document = json.loads((await served.record(sid)).payload)
+    assert document["n"] == 2
+    assert document["cookie"]["secure"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_unstorableDataAfterASaveUnderWayStartsNoSession(serve):
+    """
+    When the save at the end of a request fails behind one that was under way, the
+    browser is given no cookie, and nothing can be stored any more.
+    """
+    app = App()
+    clock = clockAt()
+    store = StepStore(MemoryStore(reactor=clock), held={"create"})
+    served = serve(app, store=store, clock=clock)
+    kept: list[Session] = []
+
+    def act(session):
+        kept.append(session)
+        session["list"] = []
+        session.save().addErrback(lambda _: None)
+        session["list"].append({1})
+
+    visiting = ensureDeferred(app.visit(served.browser(), act))
+    call = await reached(store, "create")
+    call.fail(down())
+    reply = await visiting
+    assert reply.status == 500
+    assert reply.setCookies == []
+    (session,) = kept
+    store.held = set()
+    with pytest.raises(HeadersAlreadySent):
+        session["list"] = [2]
+    with pytest.raises(HeadersAlreadySent):
+        await session.save()
+    assert await store.store.length() == 0

@@ -755,14 +755,23 @@ class Exchange:
             raise self._tooLate(session, "regenerate")
         session._accessed = True
         if not keepData:
-            if session._record is not None:
-                await self.backend.ask("destroy", self.identify(session))
-            session._reset()
-            session._ended = False
+            await self._beginAnew(session)
         elif session._record is None:
             session._sid = None
         else:
             await self._move(session)
+
+    async def _beginAnew(self, session: Session) -> None:
+        # What is written to the session from now on is the new one's.
+        before = session._takeData()
+        try:
+            if session._record is not None:
+                await self.backend.ask("destroy", self.identify(session))
+        except BaseException:
+            session._giveBack(before)
+            raise
+        session._reset()
+        session._ended = False
 
     async def _move(self, session: Session) -> None:
         """
@@ -1130,8 +1139,11 @@ class Exchange:
             return Failure()
         session._pending = deque()
         running: Deferred[T] = Deferred.fromCoroutine(_goOn(operation, awaited))
+        # Who waits for it goes on before what is queued behind it, which may be
+        # the end of the response.
+        shielded = _shielded(running)
         running.addBoth(_runPending, session)
-        return _shielded(running)
+        return shielded
 
 
 def _runPending(result: T, session: Session) -> T:

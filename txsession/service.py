@@ -5,12 +5,13 @@ Starts a store, prunes it now and then, and stops it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from inspect import isawaitable
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .backend import writesInFlight
@@ -31,8 +32,8 @@ class SessionService(Service):
     @param pruneInterval: about how many seconds (or a C{timedelta}) pass between
         two prunings; each time a random part of up to half of that is taken
         off, so that several processes do not prune at once.  L{None}: never.
-    @param pruneLimit: how many records are deleted in one call; full batches
-        follow each other at once.
+    @param pruneLimit: how many records are deleted in one call; a full batch is
+        followed by the next in the reactor's next turn.
     @param reactor: the clock; by default the global reactor, imported when the
         service starts.
     @param jitter: gives a number from 0 to 1; at random by default.
@@ -63,7 +64,7 @@ class SessionService(Service):
         self._reactor: Any = reactor
         self._jitter = random.random if jitter is None else jitter
         self._next: Any = None
-        self._working: Deferred[None] | None = None
+        self._working: set[Deferred[None]] = set()
 
     def startService(self) -> None:
         """
@@ -102,32 +103,19 @@ class SessionService(Service):
             self._log.failure("The session store could not be started.")
 
     async def _stop(self) -> None:
-        if self._working is not None:
-            await self._working
-        await self._lastWrites()
+        await _ends(self._working)
+        # A write that fails has been reported to who asked for it.
+        await _ends(writesInFlight(self.store))
         if self._can("stop"):
             await _resultOf(self.store.stop())
 
-    async def _lastWrites(self) -> None:
-        # A write that fails has been reported to who asked for it.
-        pending = []
-        for write in writesInFlight(self.store):
-            done: Deferred[None] = Deferred()
-            write.addBoth(_pass, done)
-            pending.append(done)
-        await DeferredList(pending)
-
-    def _work(self, work: Any) -> None:
-        def end(_: object) -> None:
-            done, self._working = self._working, None
-            if done is not None:
-                done.callback(None)
-
-        self._working = Deferred()
-        Deferred.fromCoroutine(work).addBoth(end)
+    def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        working = Deferred.fromCoroutine(work)
+        self._working.add(working)
+        working.addBoth(lambda _: self._working.discard(working))
 
     def _schedule(self) -> None:
-        if self._interval is None or not self._can("prune"):
+        if self._interval is None or self._next is not None or not self._can("prune"):
             return
         delay = self._interval * (1 - self._jitter() / 2)
         self._next = self._reactor.callLater(delay, self._pruneNow)
@@ -139,11 +127,13 @@ class SessionService(Service):
     async def _prune(self) -> None:
         total = 0
         try:
-            while self.running:
+            while True:
                 pruned = await _resultOf(self.store.prune(self._limit))
                 total += pruned
-                if pruned < self._limit:
+                if pruned < self._limit or not self.running:
                     break
+                # A store that answers at once must not keep the reactor.
+                await deferLater(self._reactor, 0)
         except Exception:
             self._log.failure("The session store could not be pruned.")
         self._log.debug("pruned {total} expired sessions", total=total)
@@ -155,6 +145,18 @@ async def _resultOf(answer: Any) -> Any:
     return await answer if isawaitable(answer) else answer
 
 
-def _pass(result: Any, done: Deferred[None]) -> Any:
-    done.callback(None)
+async def _ends(pending: Iterable[Deferred[Any]]) -> None:
+    """
+    Wait until all of these are over, well or badly.
+    """
+    ends = []
+    for each in list(pending):
+        end: Deferred[None] = Deferred()
+        each.addBoth(_pass, end)
+        ends.append(end)
+    await DeferredList(ends)
+
+
+def _pass(result: Any, end: Deferred[None]) -> Any:
+    end.callback(None)
     return result

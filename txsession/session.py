@@ -45,6 +45,9 @@ __all__ = ["ISession", "Session", "SessionCookie"]
 _CONTAINERS = (dict, list)
 
 
+_Data = tuple["dict[str, Any] | None", "bytes | None", bool, bool]
+
+
 class ISession(Interface):
     """
     A server-side session; C{ISession(request)} is the one of a request.
@@ -458,12 +461,33 @@ class Session(MutableMapping[str, Any]):
             self._fixed = options.expires.timestamp()
             self._maxAge = self._fixed - self._exchange.now()
 
+    def _takeData(self) -> _Data:
+        """
+        Become empty.
+
+        @return: what is to be given back if it comes to nothing.
+        """
+        taken = self._data, self._baseline, self._mutated, self._exposed
+        self._data, self._baseline = {}, b"{}"
+        self._mutated = self._exposed = False
+        return taken
+
+    def _giveBack(self, taken: _Data) -> None:
+        """
+        Have the data again that was taken, and what was written since.
+        """
+        newer = self._data or {}
+        self._data, self._baseline, self._mutated, self._exposed = taken
+        if newer:
+            self._change().update(newer)
+            self._exposed = True
+
     def _reset(self) -> None:
         """
-        Become a new session.
+        Become a new session, with the data as it is.
         """
-        self._sid = self._record = self._data = self._baseline = None
-        self._mutated = self._exposed = self._saved = self._wroteChanges = False
+        self._sid = self._record = None
+        self._saved = self._wroteChanges = False
         self._meta = self._created = None
         self._wasBorn = self._wroteLifetime = False
         self._fixed = self._expires = None
