@@ -710,3 +710,11 @@ def test_saysWhetherTheCookieWasSecure(payload: bytes, isSecure: bool) -> None:
     Only a cookie that was stored as Secure was Secure.
     """
     assert isSecureIn(payload) is isSecure
+
+
+def test_whatIsNoDocumentWasNeitherSecureNorNot() -> None:
+    """
+    A corrupt record is not asked for its cookie.
+    """
+    with pytest.raises(CorruptRecord):
+        isSecureIn(b'{"cookie":5}')

@@ -2055,7 +2055,8 @@ async def test_anIDInAnErrorOfTheStoreIsNotLogged(serve, logged, operation):
 
     def spoilt() -> Exception:
         error = KeyError(f"no {sid}", 5)
-        error.__cause__ = ValueError(sid)
+        error.__cause__ = PermissionError(13, "denied", f"/sessions/{sid}.json")
+        error.__cause__.__cause__ = error
         return error
 
     store.errors = {operation: spoilt}

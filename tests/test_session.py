@@ -2119,12 +2119,14 @@ async def test_aLazySessionOfAStoreThatIsDownStaysAway(serve):
                 await session.load()
         with pytest.raises(NoSession):
             session["user"] = "eve"
-        with pytest.raises(NoSession):
-            await session.save()
+        for verb in (session.save, session.destroy, session.regenerate):
+            with pytest.raises(NoSession):
+                await verb()
 
     reply = await app.visit(browser, act)
     assert reply.status == 200
     assert reply.setCookies == []
+    assert await memory.length() == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -5,7 +5,7 @@ and none for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import iscoroutine
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -114,19 +114,41 @@ class Backend:
 
 def _annotate(error: BaseException | None, operation: str, sid: str) -> None:
     """
-    Say in a store's exception which session it is about, by its fingerprint, and
-    take the ID out of it and of its causes, as all this is logged.
+    Say in a store's exception which session it is about, by its fingerprint; and
+    take the ID out of its text and its causes', as all this is logged.
     """
     if isinstance(error, SessionError):
-        error.operation = error.operation or operation
-        error.fingerprint = error.fingerprint or fingerprint(sid)
-    while error is not None:
-        if any(isinstance(each, str) and sid in each for each in error.args):
-            error.args = tuple(
-                each.replace(sid, fingerprint(sid)) if isinstance(each, str) else each
-                for each in error.args
-            )
+        # Anew each time: some drivers raise one exception for all who wait.
+        error.operation = operation
+        error.fingerprint = fingerprint(sid)
+    if len(sid) >= UNMISTAKABLE:
+        for each in _chain(error):
+            _scrub(each, sid)
+
+
+UNMISTAKABLE = 16
+"""
+From how many characters on an ID in a text can be nothing else.
+"""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
+
+
+def _scrub(error: BaseException, sid: str) -> None:
+    def told(value: object) -> object:
+        return value.replace(sid, fingerprint(sid)) if isinstance(value, str) else value
+
+    if any(isinstance(value, str) and sid in value for value in error.args):
+        error.args = tuple(map(told, error.args))
+    if isinstance(error, OSError):
+        error.filename = told(error.filename)
+        error.filename2 = told(error.filename2)
 
 
 @define(eq=False)

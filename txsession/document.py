@@ -178,7 +178,10 @@ def maxAgeOf(payload: bytes) -> float | None:
 def isSecureIn(payload: bytes) -> bool:
     """
     Whether the cookie was Secure when a document was last saved.
+
+    @raise CorruptRecord: it is no document.
     """
+    decode(payload)
     cookie = _decoder.decode(payload.decode("utf-8"))[COOKIE]
     return cookie.get("secure") is True
 

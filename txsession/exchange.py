@@ -14,7 +14,8 @@ C{session.save()} that nobody waits for is over before the response is decided.
 
 I{Cancelling.}  What a verb returns can be cancelled without consequence for the
 store: the operation goes on, only the waiting ends.  The one store call that is
-ever cancelled is the C{get} that loads a session.
+ever cancelled is C{get}: when its client leaves while it loads a session, and
+when it takes too long.
 
 I{Conflicts.}  The record that this handle last saw is the C{expected} of each
 C{replace}.  If the store says no, the current record is read.  Gone: the session
@@ -514,7 +515,8 @@ class Exchange:
         self.warnOnce(
             "insecure",
             "The session cookie {name!r} must be Secure, but the request came over "
-            "plain HTTP, so no cookie was sent and no new session stored.  Serve "
+            "plain HTTP, so no cookie was sent, and a new session was not stored at "
+            "the end of the request.  Serve "
             'HTTPS, or set cookie=CookieOptions(secure="auto"); behind a proxy that '
             "speaks HTTPS for you, have it set X-Forwarded-Proto and name its "
             "network in proxy=[...].",
@@ -641,7 +643,7 @@ class Exchange:
             self._touch(session, session._ends(self.now()))
 
     async def _saveLate(self, session: Session, data: bytes) -> None:
-        if session._sealed or session._record is None:
+        if session._sealed:
             self.log.warn(
                 "Session {session} was changed after its response had begun; as "
                 "the browser has no cookie for it, the change is dropped.",
@@ -731,6 +733,8 @@ class Exchange:
     async def _destroy(self, session: Session) -> None:
         if session._barrier is SessionDestroyed:
             return
+        if session._barrier is not SessionNotLoaded:
+            session._check()
         sid = session._sid if session._barrier is None else session._presented
         if sid is not None and (session._record or session._barrier):
             await self.backend.ask("destroy", sid)
@@ -890,13 +894,16 @@ class Exchange:
             return True
         # A request whose client has left is no longer watched over; what was
         # begun for it goes on all the same.
-        isUpgraded = getattr(request, "isUpgraded", None)
-        return isUpgraded is not None and bool(isUpgraded())
+        return bool(getattr(request, "_txupgraded", False))
 
     def _tooLate(self, session: Session, operation: str) -> HeadersAlreadySent:
+        problem = (
+            "the response has begun; do this before the first write"
+            if session._decided
+            else "the request is over, or its connection was upgraded"
+        )
         return HeadersAlreadySent(
-            "the response has begun, and the browser can no longer be given the "
-            "cookie that this needs; do it before the first write",
+            f"{problem}: the browser can no longer be given the cookie that this needs",
             operation=operation,
             fingerprint=None if session._sid is None else fingerprint(session._sid),
         )
@@ -954,11 +961,7 @@ class Exchange:
         else:
             await self._replace(session, data, ends, isLifetimeOurs)
             return
-        self._settleBaseline(session, data)
-
-    def _settleBaseline(self, session: Session, data: bytes) -> None:
-        if session._data is not None:
-            session._baseline = data
+        session._baseline = data
 
     def _recordOf(self, session: Session, data: bytes, ends: Expiry) -> Record:
         created = session._created if self.policy.absoluteTimeout is not None else None
@@ -1012,7 +1015,7 @@ class Exchange:
             if replaced:
                 session._record = record
                 if merged is None:
-                    self._settleBaseline(session, data)
+                    session._baseline = data
                 else:
                     self._takeMerged(session, data, merged)
                 return
@@ -1060,9 +1063,7 @@ class Exchange:
         if not session._lifetimeSet:
             ends = cast(Record, session._record).expires
             session._expires = None if session._maxAge is None else ends
-        local = session._data
-        if local is None:
-            return
+        local = cast("dict[str, Any]", session._data)
         session._baseline = serialise(merged)
         newer = diff(json.loads(data), local)
         adopt(local, merge(json.loads(session._baseline), newer))

@@ -52,14 +52,15 @@ class Facts(NamedTuple):
     @ivar presented: the browser sent a cookie whose ID was found in the store.
     @ivar current: the session still has the ID that the browser presented.
     @ivar stored: there is a record under the session's ID, as far as is known.
-    @ivar ended: the session was destroyed, unset, or found to be gone.
+    @ivar ended: the session was destroyed, or found to be gone.
     @ivar unset: the application unset it, and C{unset} is C{"destroy"}.
     @ivar kept: the application unset it, and C{unset} is C{"keep"}.
     @ivar modified: the data differs from what was loaded, or the application
         set the cookie's lifetime.
     @ivar written: an explicit C{save()} wrote exactly what there is now.
     @ivar saved: there was an explicit C{save()} in this request.
-    @ivar cookieChanged: the application changed an attribute of the cookie.
+    @ivar cookieChanged: the application changed an attribute of the cookie, or
+        its lifetime.
     @ivar hasExpiry: the cookie has an expiry of its own.
     @ivar expired: the expiry that a save would write has passed.
     @ivar sendable: a cookie can be sent; it cannot where it must be Secure and

@@ -266,16 +266,14 @@ class SessionResource:
         exchange = self._exchange
         sid, session._stale = verified
         try:
-            record = exchange.fetch(sid)
-            if record is None or isinstance(record, Record):
-                exchange.furnish(session, sid, record)
-                loading = None
-            else:
-                loading = record
+            answer: Any = exchange.fetch(sid)
+            isLoading = type(answer) is Deferred
+            if not isLoading:
+                exchange.furnish(session, sid, answer)
         except Exception:
             self._loadFailed(request, Failure())
             return
-        if loading is None:
+        if not isLoading:
             self._serveWith(request, session)
             return
 
@@ -284,7 +282,7 @@ class SessionResource:
             return session
 
         response.load(
-            request, loading.addCallback(furnish), self._serveWith, self._loadFailed
+            request, answer.addCallback(furnish), self._serveWith, self._loadFailed
         )
 
     def _serveWith(self, request: Any, session: Session) -> None:

@@ -32,7 +32,7 @@ another::
     session was changed since.
   - C{Ending}: it was, and is being saved; the end of the response waits.
   - C{Passed}: nothing more is to be done, and the request has its own class
-    again.
+    again.  Where there is nothing to decide, this follows C{Undecided}.
   - C{Failed}: the save failed.  An error page has taken the place of the
     response, and what the application still does to it is ignored.
 
@@ -168,7 +168,7 @@ def load(
     """
 
     def succeeded(result: Any) -> None:
-        if request._disconnected:
+        if request._disconnected or request.finished:
             return
         _leave(request)
         try:
@@ -177,7 +177,7 @@ def load(
             request.processingFailed(Failure())
 
     def errored(failure: Failure) -> None:
-        if request._disconnected:
+        if request._disconnected or request.finished:
             failure.cleanFailure()
             return
         _leave(request)
@@ -490,16 +490,18 @@ def _attended(own: Any) -> Any:
             if interfaceClass is ISession and self._txsession.session is not None:
                 self._txsession.session._unset = True
 
-        def isUpgraded(self) -> bool:
+        @property
+        def _txupgraded(self) -> bool:
             """
             Whether the connection has been given over to another protocol:
             Twisted's WebSockets override the channel's dataReceived, others
             take its transport.
             """
-            channel = self.channel
-            members = {} if channel is None else vars(channel)
+            if self.channel is None:
+                return False
+            members = vars(self.channel)
             return "dataReceived" in members or (
-                members.get("transport", channel) is None
+                members.get("transport", self.channel) is None
             )
 
     return _named(Attended, own)

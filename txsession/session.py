@@ -205,9 +205,7 @@ class Session(MutableMapping[str, Any]):
         # The operations that wait for the one under way; None if none is.
         self._pending: deque[Any] | None = None
 
-        self._maxAge = options.maxAge
-        if options.expires is not None:
-            self._begin()
+        self._begin()
 
     def __repr__(self) -> str:
         name = "new" if self._sid is None else fingerprint(self._sid)
@@ -337,7 +335,8 @@ class Session(MutableMapping[str, Any]):
         @param keepData: keep the data and the age; otherwise the session is
             then new and empty.
         @return: fires with L{None}.  Fails like C{save}, or with what the store
-            failed with; the session is then what it was, under its old ID.
+            failed with; the session is then what it was, under its old ID, but
+            for what was changed in it meanwhile.
         """
         return self._exchange.regenerate(self, keepData)
 

@@ -4,7 +4,8 @@ What txsession asks of a store, as Protocols.
 A method may return a C{Deferred}, a coroutine, or the plain value.  Absent is a
 value (L{None}), broken is an exception: raise
 L{StoreUnavailable <txsession.StoreUnavailable>} when the backend cannot be
-reached; any other exception counts as a bug of the store.
+reached; any other exception counts as a bug of the store.  Its text is logged, so
+keep the ID out of it.
 
 An expired record is absent for every operation.  IDs are any C{str} that UTF-8
 can encode; they are case-sensitive, mean nothing as patterns, and are neither

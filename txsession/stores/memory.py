@@ -125,9 +125,11 @@ class MemoryStore:
     reach a second process: behind a load balancer, each would have its own.
     Use another store for that.
 
-    Expired records are dropped as the store is used, a few with every call, so
-    that it never holds many more than are live.  It has every optional ability
-    of a store, answers at once, and needs neither C{start} nor C{stop}.
+    Expired records are dropped as the store is used, up to two with every call,
+    so that it never holds more than at its peak;
+    L{SessionService <txsession.SessionService>} drops the rest.  It has every
+    optional ability of a store, answers at once, and needs neither C{start} nor
+    C{stop}.
 
     @param maxSessions: the most sessions that it holds; when one more comes,
         the one closest to its expiry is dropped.  L{None}: no limit but that
