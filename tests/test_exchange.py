@@ -2074,3 +2074,68 @@ async def test_anIDInAnErrorOfTheStoreIsNotLogged(serve, logged, operation):
     told += "".join(f"{f.value!r} {f.value.__cause__!r}" for f in failures)
     assert sid not in told
     assert fingerprint(sid) in told
+
+
+@pytest_twisted.ensureDeferred
+async def test_aRecordThatLivesLongerIsNotCutShort(serve):
+    """
+    Looking at a session whose record lives longer than the ttl of now writes
+    nothing.
+    """
+    app = App()
+    clock = clockAt()
+    store = StepStore(MemoryStore(reactor=clock))
+    served = serve(app, store=store, clock=clock)
+    browser = served.browser()
+    sid = await app.start(browser, n=1)
+    record = await served.record(sid)
+    await store.store.set(sid, Record(record.payload, START + 10**8))
+    del store.calls[:]
+    await app.visit(browser, lambda session: str(session["n"]))
+    assert store.calls == ["get"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_aSaveWaitsForATouchThatIsUnderWay(serve):
+    """
+    A touch that is still under way does not hold the response, but a later save
+    of the same session waits for it, so that it is the save that sets the expiry.
+    """
+    app = App()
+    clock = clockAt()
+    store = StepStore(MemoryStore(reactor=clock))
+    served = serve(app, store=store, clock=clock, touchInterval=0)
+    browser = served.browser()
+    sid = await app.start(browser, n=1)
+    saving: list[Any] = []
+
+    def act(request):
+        session = getSession(request)
+        request.write(b"begun ")
+        session.cookie.maxAge = 10_000_000
+        saving.append(session.save())
+        return b"and done"
+
+    store.held = {"touch"}
+    visiting = ensureDeferred(app.visitRaw(browser, act))
+    call = await reached(store, "touch")
+    await turn()
+    assert "replace" not in store.calls
+    store.held = set()
+    call.release()
+    assert (await visiting).text == "begun and done"
+    assert (await served.record(sid)).expires == START + 10_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_attributesAreNotTheData(serve):
+    """
+    Looking for the data among the attributes, as in JavaScript, is told the way.
+    """
+    app = App()
+
+    def act(session):
+        with pytest.raises(AttributeError, match=r"session\['user'\]"):
+            _ = session.user
+
+    await app.visit(serve(app).browser(), act)

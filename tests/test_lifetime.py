@@ -152,16 +152,17 @@ def test_noCookieOutlivesItsRecord(
         (0, 0, True),
         (59, 60, False),
         (60, 60, True),
-        (-59, 60, False),
-        (-60, 60, True),
+        (-60, 60, False),
+        (-60, None, False),
+        (-60, 0, True),
     ],
 )
 def test_touchesOnceAnInterval(
     elapsed: float, interval: float | None, isDue: bool
 ) -> None:
     """
-    A touch is due when it moves the expiry, either way, by the interval; by
-    default a hundredth of the lifetime.
+    A touch is due when so much time has passed since the last that the expiry
+    moves by the interval, by default a hundredth of the lifetime; or always.
     """
     current, renewed = NOW + 1000, NOW + 1000 + elapsed
     assert isTouchDue(current, renewed, lifetime=1000, interval=interval) is isDue

@@ -200,8 +200,10 @@ def test_aServiceCanBeStartedAgain() -> None:
     running.startService()
     store.waiting.pop().release()
     assert first.called
+    assert "stop" not in store.calls
     assert len(clock.getDelayedCalls()) == 1
     assert running.stopService().called
+    assert store.calls[-1] == "stop"
     assert clock.getDelayedCalls() == []
 
 

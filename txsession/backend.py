@@ -146,12 +146,13 @@ def _scrub(error: BaseException, sid: str) -> None:
 
     if any(isinstance(value, str) and sid in value for value in error.args):
         error.args = tuple(map(told, error.args))
-    if isinstance(error, OSError):
-        error.filename = told(error.filename)
-        error.filename2 = told(error.filename2)
+    for name in ("filename", "filename2") if isinstance(error, OSError) else ():
+        value = getattr(error, name)
+        if isinstance(value, str) and sid in value:
+            setattr(error, name, told(value))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Call:
     """
     One call of a store.

@@ -920,6 +920,10 @@ class Exchange:
         @param ends: when it ends, if that has just been found out.
         @raise SessionGone: its record is no longer there.
         """
+        if session._touching is not None:
+            # Or else it might be the later one that sets the expiry.
+            touching, session._touching = session._touching, None
+            await touching
         if data is None:
             data = session._snapshot()
         now = self.now()
@@ -1086,7 +1090,9 @@ class Exchange:
         session._record = renewed
         session._expires = ends.cookie
         session._touched = False
-        Deferred.fromCoroutine(touching).addErrback(self._logTouchFailure, sid)
+        touch = Deferred.fromCoroutine(touching).addErrback(self._logTouchFailure, sid)
+        if not touch.called:
+            session._touching = touch
 
     def _logTouchFailure(self, failure: Failure, sid: str) -> None:
         self.log.failure(
@@ -1205,6 +1211,9 @@ class _Handle(NamedTuple):
     wroteChanges: bool
     wroteLifetime: bool
     wasBorn: bool
+
+    def __repr__(self) -> str:
+        return f"<_Handle {fingerprint(self.sid)}>"
 
     @classmethod
     def of(cls, session: Session) -> _Handle:

@@ -96,6 +96,9 @@ def isTouchDue(
     @param current: when the record expires as it is.
     @param renewed: when it would expire after a touch.
     @param lifetime: how long the session lives after a touch.
-    @param interval: C{touchInterval}; L{None} for a hundredth of C{lifetime}.
+    @param interval: C{touchInterval}; L{None} for a hundredth of C{lifetime}, 0
+        for always.
     """
-    return abs(renewed - current) >= (lifetime / 100 if interval is None else interval)
+    if interval == 0:
+        return True
+    return renewed - current >= (lifetime / 100 if interval is None else interval)

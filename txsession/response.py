@@ -59,7 +59,7 @@ from functools import cache
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
@@ -178,6 +178,8 @@ def load(
 
     def errored(failure: Failure) -> None:
         if request._disconnected or request.finished:
+            if not failure.check(CancelledError):
+                _log.failure("A session could not be loaded in time.", failure)
             failure.cleanFailure()
             return
         _leave(request)

@@ -106,7 +106,8 @@ class SessionService(Service):
         await _ends(self._working)
         # A write that fails has been reported to who asked for it.
         await _ends(writesInFlight(self.store))
-        if self._can("stop"):
+        # Unless it was started again while it waited.
+        if self._can("stop") and not self.running:
             await _resultOf(self.store.stop())
 
     def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> None:

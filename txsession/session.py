@@ -128,6 +128,7 @@ class Session(MutableMapping[str, Any]):
         "_sid",
         "_stale",
         "_touched",
+        "_touching",
         "_trouble",
         "_unset",
         "_wasBorn",
@@ -202,6 +203,9 @@ class Session(MutableMapping[str, Any]):
         # Why it could not be loaded, if the application was told by an exception.
         self._trouble: Exception | None = None
 
+        # A renewal of the expiry that is under way.
+        self._touching: Deferred[None] | None = None
+
         # The operations that wait for the one under way; None if none is.
         self._pending: deque[Any] | None = None
 
@@ -211,6 +215,12 @@ class Session(MutableMapping[str, Any]):
         name = "new" if self._sid is None else fingerprint(self._sid)
         state = self._barrier.__name__ if self._barrier else "active"
         return f"<Session {name} {state}>"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a Session has no attribute {name!r}; its data is a mapping, as in "
+            f"session[{name!r}]"
+        )
 
     # What everybody may know.
 

@@ -69,6 +69,9 @@ class Verified(NamedTuple):
     sid: str
     stale: bool
 
+    def __repr__(self) -> str:
+        return f"Verified({fingerprint(self.sid)}, stale={self.stale})"
+
 
 class _Keyed(NamedTuple):
     """
