@@ -559,7 +559,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (Basket([1]), "", "Basket.*store what it is made of"),
     (Name("x"), "", "Name.*store what it is made of"),
     (Colour.RED, "", "Colour.*store what it is made of"),
-    (datetime(2030, 1, 1), "", "datetime.*store what it is made of"),
+    (datetime(2030, 1, 1), "", "datetime.*store value.isoformat"),
     (object(), "", "object.*store what it is made of"),
     (1j, "", "complex.*store what it is made of"),
     ([1, [2, {3}]], "[1][1]", "set"),

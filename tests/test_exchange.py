@@ -2139,3 +2139,49 @@ async def test_attributesAreNotTheData(serve):
             _ = session.user
 
     await app.visit(serve(app).browser(), act)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"ttl": 400 * 86400, "cookie": CookieOptions(maxAge=400 * 86400)}, []),
+        ({"ttl": 86_400_000}, ["ttl is 1000 days"]),
+        (
+            {"cookie": CookieOptions(maxAge=1_209_600_000)},
+            ["cookie.maxAge is 14000 days"],
+        ),
+    ],
+)
+def test_millisecondsAreWarnedOf(logged, options, expected):
+    """
+    A lifetime longer than browsers keep a cookie is mostly one in milliseconds.
+    """
+    SessionResource(
+        Page(lambda request: b""), secret="s", store=MemoryStore(), **options
+    )
+    warnings = texts(logged, LogLevel.warn)
+    assert len(warnings) == len(expected)
+    assert all(
+        text in warning for text, warning in zip(expected, warnings, strict=True)
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_theLogSaysWhichRequestItWas(serve, logged):
+    """
+    What cannot be stored is logged with the request whose session it was in, and
+    the visitor is not told to try again.
+    """
+    app = App()
+
+    def act(session):
+        session["list"] = []
+        session["list"].append({1})
+
+    reply = await app.visit(serve(app).browser(), act)
+    assert reply.status == 500
+    assert "try again" not in reply.text
+    (text,) = texts(logged, LogLevel.critical)
+    assert "uri=/0" in text
+    assert "session['list'][0] is of type set" in text

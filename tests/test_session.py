@@ -2231,3 +2231,28 @@ async def test_unstorableDataAfterASaveUnderWayStartsNoSession(serve):
     with pytest.raises(HeadersAlreadySent):
         await session.save()
     assert await store.store.length() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoItWasStaysReadableAfterDestroy(serve):
+    """
+    After destroy(), the handle still tells the ID that was destroyed and its
+    cookie; its data and its verbs raise SessionDestroyed.
+    """
+    app = App()
+    served = serve(app)
+    browser = served.browser()
+    sid = await app.start(browser, user="ada")
+
+    async def act(session):
+        await session.destroy()
+        assert session.id == sid
+        assert not session.isNew
+        assert session.cookie.path == "/"
+        with pytest.raises(SessionDestroyed):
+            _ = session["user"]
+        for verb in (session.save, session.reload, session.regenerate):
+            with pytest.raises(SessionDestroyed):
+                await verb()
+
+    assert (await app.visit(browser, act)).cookie().isExpired

@@ -368,7 +368,8 @@ def checkValue(value: object, path: str) -> None:
         if kind is float:
             if not isfinite(current):  # type: ignore[arg-type]
                 raise SessionDataError(
-                    _written(path, keys), f"is {current!r}, which JSON does not know"
+                    _written(path, keys),
+                    f"is {current!r}, which JSON does not know; store None",
                 )
         elif kind is dict:
             _checkDepth(path, keys)
@@ -416,4 +417,6 @@ def _remedy(value: object) -> str:
         return "store a str, base64 for instance"
     if isinstance(value, dict):
         return "store dict(value)"
+    if hasattr(value, "isoformat"):
+        return "store value.isoformat()"
     return "store what it is made of: str, int, float, bool, None, list, dict"

@@ -266,7 +266,7 @@ class Exchange:
         try:
             isFound = record is not None and self._furnish(session, sid, record)
         except CorruptRecord as error:
-            error.fingerprint = fingerprint(sid)
+            error.operation, error.fingerprint = "get", fingerprint(sid)
             raise
         if not isFound:
             session._presented = session._sid = None
@@ -708,7 +708,8 @@ class Exchange:
         record = None if session._record is None else await self._fetched(sid)
         if record is None:
             raise SessionGone(
-                "the session is not in its store",
+                "the session is not in its store: it expired, or another request "
+                "destroyed it",
                 operation="reload",
                 fingerprint=fingerprint(sid),
             )
@@ -1106,7 +1107,7 @@ class Exchange:
         try:
             return decode(record.payload)
         except CorruptRecord as error:
-            error.fingerprint = fingerprint(sid)
+            error.operation, error.fingerprint = "get", fingerprint(sid)
             raise
 
     def _enqueue(

@@ -58,9 +58,10 @@ def getSession(request: Any) -> Session:
     )
     if session is None:
         raise NoSession(
-            "this request has no session: wrap the resource in a SessionResource "
-            "whose cookie path covers the request, or ask "
-            "ISession(request, None) where a session was destroyed or may be missing"
+            "this request has no session: serve the SessionResource that wraps the "
+            "app (app.run() serves the app alone), with a cookie path that covers the "
+            "request; or ask ISession(request, None) where a session was destroyed or "
+            "may be missing"
         )
     return session  # type: ignore[no-any-return]
 
@@ -183,9 +184,20 @@ class SessionResource:
         self._exchange = Exchange(
             policy, signer, self._log, _checkStore(store), reactor
         )
+        self._warnOfMilliseconds("ttl", policy.ttl)
         if isinstance(self._cookie, CookieOptions):
+            self._warnOfMilliseconds("cookie.maxAge", self._cookie.maxAge or 0)
             _checkDate(self._cookie, time() if reactor is None else reactor.seconds())
         self._responder = response.Responder(self._showError, policy.cacheHeaders)
+
+    def _warnOfMilliseconds(self, option: str, seconds: float) -> None:
+        # Browsers keep no cookie for longer (RFC 6265bis 5.5).
+        if seconds > 400 * 86400:
+            self._log.warn(
+                "{option} is {days} days.  It is in seconds, not in milliseconds.",
+                option=option,
+                days=round(seconds / 86400),
+            )
 
     @property
     def store(self) -> Any:
@@ -309,7 +321,11 @@ class SessionResource:
     # Errors
 
     def _showError(self, request: Any, failure: Failure) -> None:
-        self._log.failure("A session could not be loaded or saved.", failure)
+        self._log.failure(
+            "The session of {request!r} could not be loaded or saved.",
+            failure,
+            request=request,
+        )
         if self._onError is None:
             _finish(request, _page(request))
             failure.cleanFailure()
@@ -362,8 +378,8 @@ def _page(request: Any) -> bytes:
     title = f"{request.code} {request.code_message.decode('ascii')}"
     return (
         f"<!DOCTYPE html><html lang=en><title>{title}</title>"
-        f"<h1>{title}</h1><p>Your session could not be read or stored. "
-        f"Please try again in a moment.</p></html>\n"
+        f"<h1>{title}</h1><p>Your session could not be read or stored."
+        f"{' Please try again in a moment.' * (request.code == 503)}</p></html>\n"
     ).encode("ascii")
 
 

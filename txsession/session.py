@@ -228,12 +228,11 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """
         The session's ID.  A new session is given its own when this is first
-        read, or when it is first saved.
+        read, or when it is first saved.  It stays readable after C{destroy()}.
 
         @raise SessionNotLoaded: with C{lazy=True}, before C{load()}.
         """
-        self._check()
-        self._accessed = True
+        self._checkLoaded()
         return self._exchange.identify(self)
 
     @property
@@ -241,9 +240,10 @@ class Session(MutableMapping[str, Any]):
         """
         Whether this request made the session, so that the browser has not yet
         presented its ID.
+
+        @raise SessionNotLoaded: with C{lazy=True}, before C{load()}.
         """
-        self._check()
-        self._accessed = True
+        self._checkLoaded()
         return self._presented is None or self._sid != self._presented
 
     @property
@@ -261,8 +261,7 @@ class Session(MutableMapping[str, Any]):
 
         @raise SessionNotLoaded: with C{lazy=True}, before C{load()}.
         """
-        self._check()
-        self._accessed = True
+        self._checkLoaded()
         return SessionCookie(self)
 
     # The mapping.
@@ -381,6 +380,11 @@ class Session(MutableMapping[str, Any]):
         self._check()
         return self
 
+    def _checkLoaded(self) -> None:
+        if self._barrier is not None and self._barrier is not SessionDestroyed:
+            self._check()
+        self._accessed = True
+
     def _check(self) -> None:
         if self._barrier is not None:
             raise self._barrier(
@@ -402,6 +406,7 @@ class Session(MutableMapping[str, Any]):
             try:
                 self._data = decode(self._record.payload).data
             except CorruptRecord as error:
+                error.operation = "get"
                 error.fingerprint = fingerprint(self._sid or "")
                 self._trouble = error
                 raise
@@ -507,7 +512,8 @@ class Session(MutableMapping[str, Any]):
 BARRIERS: dict[type[SessionError], str] = {
     NoSession: "the store is down, and with storeDown='anonymous' the request is "
     "served without a session",
-    SessionDestroyed: "this session was destroyed",
+    SessionDestroyed: "this session was destroyed; where that may have happened, ask "
+    "ISession(request, None) for the session",
     SessionNotLoaded: "with lazy=True, wait for session.load() before using it",
 }
 

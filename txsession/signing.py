@@ -109,6 +109,11 @@ def _signature(keyed: _Keyed, sid: bytes) -> bytes:
 def _asSecrets(secret: object) -> tuple[bytes, ...]:
     if isinstance(secret, (str, bytes)):
         return (_asSecret(secret),)
+    if secret is None:
+        raise ConfigurationError(
+            "is None; was the environment variable set that it comes from?",
+            option="secret",
+        )
     if not isinstance(secret, Sequence):
         raise ConfigurationError(
             f"must be str, bytes or a sequence of them, not {type(secret).__name__}",
