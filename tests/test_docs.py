@@ -18,16 +18,17 @@ from typing import Any
 import pytest
 import pytest_twisted
 from treq.testing import StubTreq
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IServiceCollection
 from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
 
 import txsession
 from txsession import (
     ConditionalStore,
     CookieOptions,
     Record,
-    SessionGone,
     SessionResource,
+    SessionService,
     Store,
     changes,
     cookies,
@@ -127,6 +128,14 @@ class Visitor:
 # Code.
 
 
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a page takes from the environment.
+    """
+    monkeypatch.setenv("TXSESSION_SECRET", "keyboard cat")
+
+
 @pytest.fixture
 def observers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """
@@ -150,20 +159,70 @@ def test_codeRuns(name: str, observers: list[Any]) -> None:
     assert run(name)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("README.md", "You came {} times."),
+        ("docs/index.md", "Views: {}"),
+        ("docs/tutorial.md", "Views: {}"),
+        ("docs/how-to/serve.md", "Views: {}"),
+        ("docs/how-to/run-behind-a-proxy.md", "Views: {}"),
+        ("docs/how-to/rotate-secrets.md", "Views: {}"),
+    ],
+)
 @pytest_twisted.ensureDeferred
-async def test_firstExampleCounts(name: str, observers: list[Any]) -> None:
+async def test_examplesCount(name: str, said: str, observers: list[Any]) -> None:
     """
-    The first example counts each visitor's views.
+    The app of a page counts each visitor's views.
     """
     resource = run(name)["resource"]
     visitor, another = Visitor(resource), Visitor(resource)
     answers = [(await who.get()).text for who in (visitor, visitor, another)]
     assert [answer.strip() for answer in answers] == [
-        "You came 1 times.",
-        "You came 2 times.",
-        "You came 1 times.",
+        said.format(views) for views in (1, 2, 1)
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_applicationOfTheGuideListens() -> None:
+    """
+    The application of the how-to prunes its store and serves its resource.
+    """
+    page = run("docs/how-to/serve.md")
+    sessions, web = IServiceCollection(page["application"])
+    assert (type(sessions), sessions.store) == (SessionService, page["store"])
+    assert page["resource"].store is page["store"]
+    assert isinstance(web, StreamServerEndpointService)
+    assert web.factory.resource is page["resource"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_proxyOfTheGuideIsBelieved() -> None:
+    """
+    The proxy that the how-to names makes the cookie Secure, another does not.
+    """
+    resource = run("docs/how-to/run-behind-a-proxy.md")["resource"]
+    header = {"X-Forwarded-Proto": "https"}
+    secure = await Visitor(resource).get(headers=header)
+    assert "Secure" in secure.cookie.split("; ")
+    plain = await Visitor(resource).get()
+    assert "Secure" not in plain.cookie.split("; ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_cookieOfTheOldSecretIsSentAgain() -> None:
+    """
+    With the secrets of the how-to, an old cookie counts, and is signed anew.
+    """
+    page = run("docs/how-to/rotate-secrets.md")
+    new = page["resource"]
+    old = SessionResource(page["app"], secret="old secret", store=new.store)
+    cookie = (await Visitor(old).get()).cookie.split(";")[0]
+    answer = await Visitor(new).get(headers={"Cookie": cookie})
+    assert answer.text == "Views: 2\n"
+    renewed = answer.cookie.split(";")[0]
+    assert renewed != cookie
+    assert renewed.partition(".s%3A")[2][:32] == cookie.partition(".s%3A")[2][:32]
 
 
 def test_loggingExampleShowsDecisions(
@@ -210,6 +269,7 @@ async def test_loginOfTheGuideChangesTheID() -> None:
     visitor = Visitor(page["resource"])
     wrong = await visitor.post("/login", data={"user": "ada", "password": "x"})
     assert (wrong.status, wrong.cookie) == (403, None)
+    assert (await visitor.post("/login")).status == 403
     before = await visitor.post("/stay")
     [maxAge] = re.findall(r"Max-Age=(\d+)", before.cookie)
     assert int(maxAge) > 29 * 24 * 60 * 60
@@ -253,35 +313,37 @@ def run_streams() -> dict[str, Any]:
 async def test_socketOfTheGuideSavesWhatIsSaid() -> None:
     """
     The protocol of the how-to saves each message after its request is over, and
-    notices that its session has ended.
+    closes its socket when its session has ended, or if there was none.
     """
     factory = run_streams()["ChatFactory"]()
     protocols: list[Any] = []
 
     def open_(request: Any) -> None:
-        if getSession(request).get("user"):
-            protocols.append(factory.buildProtocol(request))
+        protocols.append(factory.buildProtocol(request))
         getSession(request)["user"] = "ada"
 
     resource = SessionResource(Page(open_), secret="x", reactor=clockAt())
     visitor = Visitor(resource)
     await visitor.get()
     await visitor.get()
-    [protocol] = protocols
     sent: list[str] = []
-    protocol.negotiationStarted(SimpleNamespace(sendTextMessage=sent.append))
-    protocol.negotiationFinished()
+    for protocol in protocols:
+        protocol.negotiationStarted(
+            SimpleNamespace(
+                sendTextMessage=sent.append,
+                loseConnection=lambda: sent.append("closed"),
+            )
+        )
+        protocol.negotiationFinished()
+    assert sent == ["closed", "Hello, ada."]
     protocol.textMessageReceived("one")
     protocol.textMessageReceived("two")
-    assert sent[0] == "Hello, ada."
     assert sent[-1] == "You said 2 things."
     [record] = (await resource.store.all()).values()
     assert json.loads(record.payload)["said"] == 2
     await resource.store.clear()
-    failures: list[Failure] = []
-    protocol.log = SimpleNamespace(failure=lambda _, f: failures.append(f))
     protocol.textMessageReceived("three")
-    assert [failure.type for failure in failures] == [SessionGone]
+    assert sent[-1] == "closed"
 
 
 def test_testsOfTheGuidePass() -> None:

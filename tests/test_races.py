@@ -1668,3 +1668,86 @@ async def test_whatIsWrittenDuringARegenerateIsTheNewSessions(serve, succeeds):
     else:
         assert reply.setCookies == []
         assert await served.data(old) == {"cart": [1], "user": "ada"}
+
+
+@pytest.mark.parametrize("takesEffect", ["at the call", "at the answer"])
+@pytest.mark.parametrize("order", [0, -1])
+@pytest_twisted.ensureDeferred
+async def test_fiftyInLockstepKeepAllTheirKeys(serve, order, takesEffect):
+    """
+    Fifty parallel requests keep all fifty keys also where the store answers all
+    that is pending at once, round by round, so that all but one lose each round.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    sid = await app.start(browser, first=True)
+    gate: Deferred[None] = Deferred()
+    begun: list[str] = []
+
+    def change(key):
+        async def act(session):
+            dict(session)
+            begun.append(key)
+            await shared(gate)
+            session[key] = True
+
+        return act
+
+    keys = [f"key{number}" for number in range(50)]
+    visits = [ensureDeferred(app.visit(twin(browser), change(key))) for key in keys]
+    while len(begun) < 50:
+        await turn()
+    store.held = {"get", "replace"}
+    gate.callback(None)
+    for _ in range(5000):
+        if all(visit.called for visit in visits):
+            break
+        pending, store.waiting[:] = list(store.waiting), []
+        if takesEffect == "at the call":
+            results = [call.carryOut() for call in pending]
+            for call, result in list(zip(pending, results, strict=True))[:: order or 1]:
+                result.chainDeferred(call.answer)
+        else:
+            for call in pending[:: order or 1]:
+                call.release()
+        await turn()
+    replies = [await visit for visit in visits]
+    assert {reply.status for reply in replies} == {200}
+    store.held = set()
+    assert await served.data(sid) == {"first": True, **dict.fromkeys(keys, True)}
+
+
+def shared(gate: Deferred[None]) -> Deferred[None]:
+    """
+    Fires when the gate does; any number may wait for it.
+    """
+    mine: Deferred[None] = Deferred()
+    gate.addCallback(lambda _: mine.callback(None))
+    return mine
+
+
+@pytest_twisted.ensureDeferred
+async def test_manyTurnsAreNotTakenInsideEachOther(serve):
+    """
+    Hundreds of requests that lost to one another, and whose store then answers at
+    once, are all saved.
+    """
+    app = App()
+    store, served = stepping(serve, app)
+    browser = served.browser()
+    sid = await app.start(browser, first=True)
+    keys = [f"key{number}" for number in range(200)]
+    store.held = {"replace"}
+
+    def change(key):
+        return lambda session: session.update({key: True})
+
+    visits = [ensureDeferred(app.visit(twin(browser), change(key))) for key in keys]
+    while len(store.waiting) < len(keys):
+        await turn()
+    store.held = set()
+    for call in store.waiting:
+        call.release()
+    assert {(await visit).status for visit in visits} == {200}
+    assert await served.data(sid) == {"first": True, **dict.fromkeys(keys, True)}

@@ -18,7 +18,7 @@ from attrs import define, field
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
@@ -2998,3 +2998,50 @@ async def test_aLateSaveThatFailsIsLoggedThoughTheClientHasGone(serve, logged):
     call.fail(StoreUnavailable("down"))
     failures = [e["log_failure"].value for e in logged if "log_failure" in e]
     assert [type(failure) for failure in failures] == [StoreUnavailable]
+
+
+@pytest_twisted.ensureDeferred
+async def test_aPushProducerThatIsStartedAgainIsPausedAgain(serve):
+    """
+    A push producer that is started by hand after it was paused is paused with each
+    write once a MiB is held.
+    """
+    store = StepStore(MemoryStore(reactor=clockAt()), {"create"})
+    chunk = b"x" * 2**16
+    sent: list[int] = []
+
+    class Eager:
+        isPaused = True
+
+        def __init__(self, request: Any) -> None:
+            self.request = request
+
+        def resumeProducing(self) -> None:
+            self.isPaused = False
+            while not self.isPaused and len(sent) < 200:
+                sent.append(len(chunk))
+                self.request.write(chunk)
+            if len(sent) == 200:
+                self.request.unregisterProducer()
+                self.request.finish()
+
+        def pauseProducing(self) -> None:
+            self.isPaused = True
+
+        def stopProducing(self) -> None:
+            self.isPaused = True
+
+    def page(request):
+        getSession(request)["n"] = 1
+        request.write(b"first")
+        producer = Eager(request)
+        request.registerProducer(producer, True)
+        producer.resumeProducing()
+        return NOT_DONE_YET
+
+    served = serve(page, store=store)
+    visiting = ensureDeferred(served.browser().get())
+    call = await store.called("create")
+    assert sum(sent) <= 2**20 + len(chunk)
+    call.release()
+    assert (await visiting).body == b"first" + chunk * 200

@@ -5,10 +5,11 @@ and none for ever.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from inspect import iscoroutine
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 from .errors import SessionError, StoreTimeout, StoreUnavailable
 from .signing import fingerprint
 
-__all__ = ["Backend", "isOutage", "writesInFlight"]
+__all__ = ["Backend", "Turns", "isOutage", "writesInFlight"]
 
 _inFlight: WeakKeyDictionary[Any, set[Deferred[Any]]] = WeakKeyDictionary()
 
@@ -55,6 +56,9 @@ class Backend:
     log: Logger
     reactor: Callable[[], Any]
     timeout: float
+    _turns: WeakValueDictionary[str, Turns] = field(
+        factory=WeakValueDictionary, init=False
+    )
     isConditional: bool = field(init=False)
     isTouchable: bool = field(init=False)
     inFlight: set[Deferred[Any]] = field(init=False)
@@ -102,6 +106,15 @@ class Backend:
             return answer
         return _Call(self, operation, sid, answer).begin()
 
+    def turnsOf(self, sid: str) -> Turns:
+        """
+        What lets those who retry a write of the same session take turns.
+        """
+        turns = self._turns.get(sid)
+        if turns is None:
+            turns = self._turns[sid] = Turns()
+        return turns
+
     async def ask(self, operation: str, sid: str, *arguments: object) -> Any:
         """
         Call the store and wait for its answer.
@@ -110,6 +123,42 @@ class Backend:
         # To ask of anything else whether it is a Deferred is slow: that is an
         # abstract class.
         return await answer if type(answer) is Deferred else answer
+
+
+@define(eq=False)
+class Turns:
+    """
+    Lets one at a time do something, in the order in which they came.
+    """
+
+    _isTaken: bool = False
+    _isPassing: bool = False
+    _waiting: deque[Deferred[None]] = field(factory=deque)
+
+    async def take(self) -> None:
+        """
+        Wait until it is one's turn.
+        """
+        if self._isTaken:
+            turn: Deferred[None] = Deferred()
+            self._waiting.append(turn)
+            await turn
+        self._isTaken = True
+
+    def give(self) -> None:
+        """
+        Let the next have their turn.
+        """
+        self._isTaken = False
+        if self._isPassing:
+            return
+        # A loop, so that those who need not wait for anything in their turn do
+        # not have theirs one inside the other.
+        self._isPassing = True
+        while self._waiting and not self._isTaken:
+            self._isTaken = True
+            self._waiting.popleft().callback(None)
+        self._isPassing = False
 
 
 def _annotate(error: BaseException | None, operation: str, sid: str) -> None:

@@ -20,10 +20,11 @@ when it takes too long.
 I{Conflicts.}  The record that this handle last saw is the C{expected} of each
 C{replace}.  If the store says no, the current record is read.  Gone: the session
 is over, and nothing brings it back.  Changed: this request's changes (see
-`txsession.changes`) are laid over the current data, and it is tried again.  What
-the application changed in the handle while the store was at work is kept: it is
-the difference between the snapshot that was saved and the data as it is when the
-store answers, and is laid over the result in its turn.
+`txsession.changes`) are laid over the current data, and it is tried again; those
+of this process who have to take turns, so that they do not go on losing to each
+other.  What the application changed in the handle while the store was at work is
+kept: it is the difference between the snapshot that was saved and the data as it
+is when the store answers, and is laid over the result in its turn.
 """
 
 from __future__ import annotations
@@ -1009,21 +1010,34 @@ class Exchange:
     async def _replace(
         self, session: Session, data: bytes, ends: Expiry, isLifetimeOurs: bool
     ) -> None:
-        sid = self.identify(session)
-        seen = expected = cast(Record, session._record)
-        merged: dict[str, Any] | None = None
         record = self._recordOf(session, data, ends)
-        for _ in range(1 + MAX_RETRIES):
-            replaced = self.backend.call("replace", sid, record, expected)
-            if type(replaced) is Deferred:
-                replaced = await replaced
-            if replaced:
-                session._record = record
-                if merged is None:
-                    session._baseline = data
-                else:
-                    self._takeMerged(session, data, merged)
-                return
+        seen = cast(Record, session._record)
+        replaced = self.backend.call("replace", self.identify(session), record, seen)
+        if type(replaced) is Deferred:
+            replaced = await replaced
+        if replaced:
+            session._record = record
+            session._baseline = data
+            return
+        # Those of this process who lost to somebody else take turns.  Otherwise
+        # they would go on losing to each other.
+        turns = self.backend.turnsOf(self.identify(session))
+        await turns.take()
+        try:
+            await self._retry(session, data, record, isLifetimeOurs)
+        finally:
+            turns.give()
+
+    async def _retry(
+        self, session: Session, data: bytes, record: Record, isLifetimeOurs: bool
+    ) -> None:
+        """
+        Save a session that another request has changed since.
+        """
+        sid = self.identify(session)
+        seen = cast(Record, session._record)
+        merged: dict[str, Any] | None = None
+        for _ in range(MAX_RETRIES):
             current = await self._get(sid)
             if current is None:
                 raise SessionGone(
@@ -1041,7 +1055,13 @@ class Exchange:
                 record = self._recordOf(
                     session, serialise(merged), session._ends(self.now())
                 )
-            expected = current
+            if await self.backend.ask("replace", sid, record, current):
+                session._record = record
+                if merged is None:
+                    session._baseline = data
+                else:
+                    self._takeMerged(session, data, merged)
+                return
         raise SessionConflict(
             "another request changed the session"
             + ("" if self.policy.onConflict == "error" else " again and again"),

@@ -87,6 +87,11 @@ __all__ = [
 
 _log = Logger()
 
+MAX_HELD = 2**20
+"""
+From how many held bytes on a push producer is paused with each write.
+"""
+
 ReplyWith = Callable[[Any, Failure], None]
 
 
@@ -334,7 +339,12 @@ class _Held(_Stage):
             raise RuntimeError(_WRITE_AFTER_FINISH)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
-        request._txsession.held.body.append(bytes(data))
+        held = request._txsession.held
+        held.body.append(bytes(data))
+        held.size += len(data)
+        if held.size > MAX_HELD and request.producer and request.streamingProducer:
+            # It was started again after it had been paused.
+            request.producer.pauseProducing()
 
     def finish(self, request: Any) -> None:
         request._txsession.held.isFinished = True
@@ -631,6 +641,7 @@ class _Response:
     etag: Any
     defaultContentType: bytes | None
     body: list[bytes] = field(factory=list)
+    size: int = 0
     isFinished: bool = False
 
     @classmethod
