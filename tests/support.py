@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
@@ -325,6 +325,54 @@ class StepStore:
                 return d
         self._expected.append((operation, d))
         return d
+
+
+def stepping(
+    serve: Serve, function: Any, *held: str, **options: Any
+) -> tuple[Served, StepStore]:
+    """
+    Serve with a store whose calls of these operations wait for the test.
+    """
+    clock = clockAt()
+    store = StepStore(MemoryStore(reactor=clock), set(held))
+    return serve(function, store=store, clock=clock, **options), store
+
+
+def patiently(awaited: Any) -> Deferred[Any]:
+    """
+    Wait, but not for ever.
+    """
+    if not isinstance(awaited, Deferred):
+        awaited = Deferred.fromCoroutine(awaited)
+    return awaited.addTimeout(PATIENCE, reactor)
+
+
+async def turn(count: int = 3) -> None:
+    """
+    Let the reactor turn.
+    """
+    for _ in range(count):
+        await deferLater(reactor, 0)
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """
+    Let the reactor turn until something is so.
+    """
+    for _ in range(20_000):
+        if condition():
+            return
+        await deferLater(reactor, 0)
+    raise AssertionError("it never came about")
+
+
+async def called(store: StepStore, operation: str) -> Call:
+    """
+    The next call of a store, once its caller has gone on.
+    """
+    call: Call = await patiently(store.called(operation))
+    await turn(1)
+    return call
 
 
 def only(store: Any, *methods: str) -> Any:

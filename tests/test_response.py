@@ -48,7 +48,12 @@ from .support import (
     Serve,
     Served,
     StepStore,
+    called,
     clockAt,
+    eventually,
+    patiently,
+    stepping,
+    turn,
 )
 
 with warnings.catch_warnings():
@@ -63,56 +68,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-PATIENCE = 10
-"""
-The seconds after which a test that waits for something that never comes fails.
-"""
 
 
 # What the tests are written with.
-
-
-def stepping(
-    serve: Serve, function: Any, *held: str, **options: Any
-) -> tuple[Served, StepStore]:
-    """
-    Serve with a store whose calls of these operations wait for the test.
-    """
-    clock = clockAt()
-    store = StepStore(MemoryStore(reactor=clock), set(held))
-    return serve(function, store=store, clock=clock, **options), store
-
-
-def patiently(awaited: Deferred[Any]) -> Deferred[Any]:
-    return awaited.addTimeout(PATIENCE, reactor)
-
-
-async def turn(count: int = 3) -> None:
-    """
-    Let the reactor turn.
-    """
-    for _ in range(count):
-        await deferLater(reactor, 0)
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """
-    Let the reactor turn until something is so.
-    """
-    for _ in range(20_000):
-        if condition():
-            return
-        await deferLater(reactor, 0)
-    raise AssertionError("it never came about")
-
-
-async def called(store: StepStore, operation: str) -> Call:
-    """
-    The next call of a store, once its caller has gone on.
-    """
-    call: Call = await patiently(store.called(operation))
-    await turn(1)
-    return call
 
 
 async def barrier(serve: Serve) -> None:

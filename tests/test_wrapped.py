@@ -61,7 +61,20 @@ from txsession import (
     getSession,
 )
 
-from .support import SECRET, Browser, Call, Page, Serve, Served, StepStore, clockAt
+from .support import (
+    SECRET,
+    Browser,
+    Page,
+    Serve,
+    Served,
+    StepStore,
+    called,
+    clockAt,
+    eventually,
+    patiently,
+    stepping,
+    turn,
+)
 
 with warnings.catch_warnings():
     # Twisted's own use of what it has deprecated.
@@ -81,56 +94,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 needsWebSockets = pytest.mark.skipif(bool(noWebSockets), reason=noWebSockets)
-
-PATIENCE = 10
-"""
-The seconds after which a test that waits for something that never comes fails.
-"""
-
-
-def patiently(awaited: Any) -> Deferred[Any]:
-    if not isinstance(awaited, Deferred):
-        awaited = Deferred.fromCoroutine(awaited)
-    return awaited.addTimeout(PATIENCE, reactor)
-
-
-async def turn(count: int = 3) -> None:
-    """
-    Let the reactor turn.
-    """
-    for _ in range(count):
-        await deferLater(reactor, 0)
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """
-    Let the reactor turn until something is so.
-    """
-    for _ in range(20_000):
-        if condition():
-            return
-        await deferLater(reactor, 0)
-    raise AssertionError("it never came about")
-
-
-async def called(store: StepStore, operation: str) -> Call:
-    """
-    The next call of a store, once its caller has gone on.
-    """
-    call: Call = await patiently(store.called(operation))
-    await turn(1)
-    return call
-
-
-def stepping(
-    serve: Serve, function: Any, *held: str, **options: Any
-) -> tuple[Served, StepStore]:
-    """
-    Serve with a store whose calls of these operations wait for the test.
-    """
-    clock = clockAt()
-    store = StepStore(MemoryStore(reactor=clock), set(held))
-    return serve(function, store=store, clock=clock, **options), store
 
 
 def count(request: Any) -> int:
