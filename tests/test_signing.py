@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from txsession import ConfigurationError
 from txsession.cookies import pair, readCookies
-from txsession.signing import Signer, Verified, fingerprint, generateID
+from txsession.signing import Fingerprint, Signer, Verified, fingerprint, generateID
 
 SECRET = "keyboard cat"
 SIGNER = Signer(SECRET)
@@ -310,3 +310,23 @@ def test_fingerprintsTellIDsApart() -> None:
     """
     sids = [generateID() for _ in range(1000)]
     assert len({fingerprint(sid) for sid in sids}) == 1000
+
+
+def test_nothingThatHoldsAnIDShowsIt() -> None:
+    """
+    What is made of an ID on the way shows its fingerprint.
+    """
+    verified = Signer(["new", "old"]).verify(Signer("old").sign("apple"))
+    assert verified == ("apple", True)
+    assert repr(verified) == f"Verified({fingerprint('apple')}, stale=True)"
+    assert f"{Fingerprint('apple')} {Fingerprint('apple')!r}" == (
+        f"{fingerprint('apple')} {fingerprint('apple')}"
+    )
+
+
+def test_noSecretAtAllSaysWhereToLook() -> None:
+    """
+    None is mostly an environment variable that was not set.
+    """
+    with pytest.raises(ConfigurationError, match="environment variable"):
+        Signer(None)  # type: ignore[arg-type]
