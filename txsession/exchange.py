@@ -30,14 +30,12 @@ is when the store answers, and is laid over the result in its turn.
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from types import coroutine
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -66,6 +64,7 @@ from .errors import (
     StoreUnavailable,
 )
 from .lifetime import Expiry, isTouchDue
+from .operations import begin, enqueue
 from .plan import CookieAction, Facts, Plan, StoreAction, decide
 from .record import Record
 from .session import BARRIERS, ISession, Session
@@ -83,7 +82,6 @@ MAX_COLLISIONS = 5
 How many IDs are tried for a new session.
 """
 
-T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
 
@@ -294,7 +292,7 @@ class Exchange:
         """
         Carry out C{session.load()}.
         """
-        return self._enqueue(session, lambda: self._load(session)).addCallback(
+        return enqueue(session, lambda: self._load(session)).addCallback(
             lambda _: session
         )
 
@@ -374,7 +372,7 @@ class Exchange:
             the store answered at once.
         """
         if session._pending is not None:
-            return self._enqueue(session, lambda: self._settle(session))
+            return enqueue(session, lambda: self._settle(session))
         session._decided = True
         try:
             if self._isQuiet(session):
@@ -385,7 +383,7 @@ class Exchange:
         except Exception:
             self._seal(session, CookieAction.NONE)
             return Failure()
-        return self._begin(session, self._carryOut(session, decision))
+        return begin(session, self._carryOut(session, decision))
 
     def _isQuiet(self, session: Session) -> bool:
         """
@@ -617,7 +615,7 @@ class Exchange:
         @return: L{None} if there is nothing to wait for, or why the save failed.
         """
         if session._pending is not None:
-            return self._enqueue(session, lambda: self._settleLate(session))
+            return enqueue(session, lambda: self._settleLate(session))
         if not (
             session._mutated
             or session._exposed
@@ -626,7 +624,7 @@ class Exchange:
             or session._unset
         ):
             return None
-        return self._begin(session, self._settleLate(session))
+        return begin(session, self._settleLate(session))
 
     async def _settleLate(self, session: Session) -> None:
         if session._ended:
@@ -674,7 +672,7 @@ class Exchange:
         """
         Carry out C{session.save()}.
         """
-        return self._enqueue(session, lambda: self._save(session))
+        return enqueue(session, lambda: self._save(session))
 
     async def _save(self, session: Session) -> None:
         await self._load(session)
@@ -699,7 +697,7 @@ class Exchange:
         """
         Carry out C{session.reload()}.
         """
-        return self._enqueue(session, lambda: self._reload(session))
+        return enqueue(session, lambda: self._reload(session))
 
     async def _reload(self, session: Session) -> None:
         await self._load(session)
@@ -730,7 +728,7 @@ class Exchange:
         """
         Carry out C{session.destroy()}.
         """
-        return self._enqueue(session, lambda: self._destroy(session))
+        return enqueue(session, lambda: self._destroy(session))
 
     async def _destroy(self, session: Session) -> None:
         if session._barrier is SessionDestroyed:
@@ -752,7 +750,7 @@ class Exchange:
         """
         Carry out C{session.regenerate()}.
         """
-        return self._enqueue(session, lambda: self._regenerate(session, keepData))
+        return enqueue(session, lambda: self._regenerate(session, keepData))
 
     async def _regenerate(self, session: Session, keepData: bool) -> None:
         await self._load(session)
@@ -1130,84 +1128,6 @@ class Exchange:
             error.operation, error.fingerprint = "get", fingerprint(sid)
             raise
 
-    def _enqueue(
-        self, session: Session, operation: Callable[[], Coroutine[Any, Any, T]]
-    ) -> Deferred[T]:
-        """
-        Run an operation of a session when those before it are over.
-
-        @return: fires with its result; cancelling it does not stop it.
-        """
-        if session._pending is not None:
-            waiting: Deferred[T] = Deferred()
-            session._pending.append((operation, waiting))
-            return _shielded(waiting)
-        result = self._begin(session, operation())
-        if isinstance(result, Deferred):
-            return result
-        return fail(result) if isinstance(result, Failure) else succeed(result)
-
-    def _begin(
-        self, session: Session, operation: Coroutine[Any, Any, T]
-    ) -> T | Failure | Deferred[T]:
-        """
-        Run an operation of a session now.
-
-        @return: its result, if the store answered at once; or a Deferred that
-            fires with it, and that can be cancelled without stopping it.
-        """
-        # An operation that waits for nothing is spared the Deferreds that would
-        # take longer than the store itself.
-        try:
-            awaited = operation.send(None)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        except Exception:
-            return Failure()
-        session._pending = deque()
-        running: Deferred[T] = Deferred.fromCoroutine(_goOn(operation, awaited))
-        # Who waits for it goes on before what is queued behind it, which may be
-        # the end of the response.
-        shielded = _shielded(running)
-        running.addBoth(_runPending, session)
-        return shielded
-
-
-def _runPending(result: T, session: Session) -> T:
-    """
-    Run what waits for an operation of a session that has ended, one after the
-    other and not one inside the other.
-    """
-    pending = cast("deque[Any]", session._pending)
-    while pending:
-        operation, waiting = pending.popleft()
-        running = Deferred.fromCoroutine(operation())
-        isOver = running.called
-        running.addBoth(waiting.callback)
-        if not isOver:
-            running.addBoth(_runPending, session)
-            return result
-    session._pending = None
-    return result
-
-
-@coroutine
-def _goOn(operation: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
-    """
-    Go on with a coroutine that has begun, and waits for something.
-    """
-    step: Callable[[Any], Any]
-    while True:
-        try:
-            step, value = operation.send, (yield awaited)
-        except BaseException as error:
-            step, value = operation.throw, error
-        try:
-            awaited = step(value)
-        except StopIteration as stop:
-            return cast(T, stop.value)
-
 
 _READ = Outcome(None, True)
 _UNREAD = Outcome(None, False)
@@ -1260,23 +1180,6 @@ class _Handle(NamedTuple):
         session._wroteChanges = self.wroteChanges
         session._wroteLifetime = self.wroteLifetime
         session._wasBorn = self.wasBorn
-
-
-def _shielded(inner: Deferred[T]) -> Deferred[T]:
-    outer: Deferred[T] = Deferred(lambda _: None)
-
-    def succeeded(result: T) -> None:
-        if not outer.called:
-            outer.callback(result)
-
-    def failed(failure: Failure) -> Failure | None:
-        if outer.called:
-            return failure
-        outer.errback(failure)
-        return None
-
-    inner.addCallbacks(succeeded, failed)
-    return outer
 
 
 def _absentIfNoFile(failure: Failure) -> None:
