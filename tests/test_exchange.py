@@ -17,7 +17,7 @@ import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, eventAsText, formatEvent
@@ -38,8 +38,18 @@ from txsession import (
 )
 from txsession.signing import Signer, fingerprint
 
-from .support import SECRET, START, Browser, Page, StepStore, clockAt, only
-from .test_session import App, Faulty, down, reached, turn
+from .support import (
+    SECRET,
+    START,
+    Browser,
+    Page,
+    StepStore,
+    called,
+    clockAt,
+    only,
+    turn,
+)
+from .test_session import App, Faulty, down
 
 HTTPS = {"X-Forwarded-Proto": "https"}
 
@@ -599,7 +609,7 @@ async def test_aTouchNeverHoldsTheResponse(serve, logged):
     for _ in range(2):
         reply = await app.visit(browser, nothing)
         assert reply.status == 200
-    (await reached(store, "touch")).fail(down())
+    (await called(store, "touch")).fail(down())
     failed = texts(logged, LogLevel.error)
     assert len(failed) == 1
     assert fingerprint(sid) in failed[0]
@@ -977,7 +987,7 @@ async def test_aLoadThatTakesTooLongIsCancelled(serve, timeout):
     await app.visit(browser, count)
     seen = []
     visiting = ensureDeferred(app.visit(browser, seen.append))
-    call = await reached(store, "get")
+    call = await called(store, "get")
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     clock.advance(seconds - 0.25)
     assert not call.isCancelled
@@ -1012,7 +1022,7 @@ async def test_aWriteThatTakesTooLongIsLeftRunning(serve, logged, operation, suc
             request.unsetComponent(ISession)
 
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     clock.advance(10)
     reply = await visiting
     assert reply.status == 503
@@ -1042,11 +1052,11 @@ async def test_anAnswerInTimeLeavesNoTimerBehind(serve):
     served = serve(app, store=store, clock=clock)
     browser = served.browser()
     visiting = ensureDeferred(app.visit(browser, count))
-    (await reached(store, "create")).release()
+    (await called(store, "create")).release()
     await visiting
     visiting = ensureDeferred(app.visit(browser, count))
-    (await reached(store, "get")).release()
-    (await reached(store, "replace")).release()
+    (await called(store, "get")).release()
+    (await called(store, "replace")).release()
     assert (await visiting).text == "2"
     assert clock.getDelayedCalls() == []
 
@@ -1070,7 +1080,7 @@ async def test_storeDownErrorAnswers503(serve, outage):
     browser = serve(app, store=store, clock=clock).browser()
     await app.visit(browser, count)
     visiting = ensureDeferred(app.visit(browser, count))
-    OUTAGES[outage](await reached(store, "get"), clock)
+    OUTAGES[outage](await called(store, "get"), clock)
     reply = await visiting
     assert reply.status == 503
     assert reply.setCookies == []
@@ -1106,7 +1116,7 @@ async def test_storeDownAnonymousServesWithoutASession(serve, outage, lazy):
         return "hello, whoever you are"
 
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    OUTAGES[outage](await reached(store, "get"), clock)
+    OUTAGES[outage](await called(store, "get"), clock)
     reply = await visiting
     assert (reply.status, reply.text) == (200, "hello, whoever you are")
     assert reply.setCookies == []
@@ -1235,7 +1245,7 @@ async def _slowCoroutine(value):
 
 
 def _later(value):
-    return turn().addCallback(lambda _: value)
+    return Deferred.fromCoroutine(turn()).addCallback(lambda _: value)
 
 
 ANSWERS = {
@@ -2118,7 +2128,7 @@ async def test_aSaveWaitsForATouchThatIsUnderWay(serve):
 
     store.held = {"touch"}
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    call = await reached(store, "touch")
+    call = await called(store, "touch")
     await turn()
     assert "replace" not in store.calls
     store.held = set()

@@ -34,9 +34,9 @@ from txsession import (
 )
 from txsession.signing import fingerprint
 
-from .support import START, Browser, Served, StepStore, clockAt
+from .support import START, Browser, Served, StepStore, called, clockAt, turn
 from .test_exchange import count, nothing, payload, signed, texts
-from .test_session import App, Faulty, cookieOf, down, reached, turn
+from .test_session import App, Faulty, cookieOf, down
 
 
 def stepping(serve: Any, app: Any, **options: Any) -> tuple[StepStore, Served]:
@@ -252,7 +252,7 @@ async def test_mergesAtAnyDepth(serve, case, isHeld):
         else:
             store.held = {"replace"}
             saving = session.save()
-            call = await reached(store, "replace")
+            call = await called(store, "replace")
             store.held = set()
             await app.visit(twin(browser), theirs)
             call.release()
@@ -383,7 +383,7 @@ async def test_changesDuringASaveAreNotLost(serve, isNew, isConflicting):
         session["first"] = 1
         session["old"] = 1
         saving = session.save()
-        call = await reached(store, operation)
+        call = await called(store, operation)
         store.held = set()
         session["second"] = 2
         del session["old"]
@@ -424,7 +424,7 @@ async def test_changesDuringAFailingSaveAreNotLost(serve):
         session["first"] = 1
         session.cookie.maxAge = 60
         saving = session.save()
-        call = await reached(store, "replace")
+        call = await called(store, "replace")
         store.held = set()
         session["second"] = 2
         call.fail(down())
@@ -460,8 +460,8 @@ async def test_changesWhileTheResponseIsHeldAreSaved(serve, isNew):
         return NOT_DONE_YET
 
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    (await reached(store, "create" if isNew else "replace")).release()
-    late = await reached(store, "replace")
+    (await called(store, "create" if isNew else "replace")).release()
+    late = await called(store, "replace")
     assert not visiting.called
     late.release()
     reply = await visiting
@@ -499,7 +499,7 @@ async def test_aRequestInFlightCannotBringASessionBack(serve, logged, when, onCo
 
     visiting = ensureDeferred(app.visit(browser, act))
     if when == "during":
-        call = await reached(store, "replace")
+        call = await called(store, "replace")
         await app.visit(twin(browser), lambda s: s.destroy())
         call.release()
     reply = await visiting
@@ -684,7 +684,7 @@ async def test_destroyWaitsForTheSaveBeforeIt(serve):
         session.destroy()
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "replace")
+    call = await called(store, "replace")
     assert "destroy" not in store.calls
     call.release()
     reply = await visiting
@@ -708,7 +708,7 @@ async def test_aSaveThatWasGivenUpDoesNotBringASessionBack(serve):
     async def act(session):
         session["n"] = 1
         saving = session.save()
-        calls.append(await reached(store, "replace"))
+        calls.append(await called(store, "replace"))
         served.clock.advance(10)
         with pytest.raises(StoreTimeout):
             await saving
@@ -736,7 +736,7 @@ async def test_aSaveThatWasGivenUpAndLandedIsNoConflictOfData(serve):
         session["n"] += 1
         del session["gone"]
         saving = session.save()
-        call = await reached(store, "replace")
+        call = await called(store, "replace")
         served.clock.advance(10)
         with pytest.raises(StoreTimeout):
             await saving
@@ -893,7 +893,7 @@ async def test_aLogoutWinsOverARegenerateUnderWay(serve, operation, onConflict):
         assert session.id == sid
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     store.held = set()
     reply = await app.visit(twin(browser), lambda s: s.destroy())
     assert reply.cookie().isExpired
@@ -939,7 +939,7 @@ async def test_regenerateLosesNoParallelChange(serve, operation):
     await loaded
     store.held = {operation}
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     store.held = set()
     gate.callback(None)
     outcome = (await changing).text
@@ -1001,7 +1001,7 @@ async def test_oneOfTwoRegeneratesWins(serve):
             outcomes.append("moved")
 
     visits = [ensureDeferred(app.visit(twin(browser), act)) for _ in range(2)]
-    calls = [await reached(store, "create") for _ in visits]
+    calls = [await called(store, "create") for _ in visits]
     for call in calls:
         call.release()
     first, second = await gatherResults(visits)
@@ -1064,7 +1064,7 @@ async def test_aRegenerateThatFailsLeavesTheOldSession(serve, operation, hasChan
         cart["n"] = 1
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     store.held = set()
     call.fail(down())
     reply = await visiting
@@ -1110,7 +1110,7 @@ async def test_aRegenerateThatFailsDoesNotUndoALogout(serve, operation):
     await loaded
     store.held = {operation}
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     store.held = set()
     gate.callback(None)
     assert (await leaving).cookie().isExpired
@@ -1142,7 +1142,7 @@ async def test_aRegenerateWhoseCallFailedAfterItWorkedLeavesOneSession(
         return "done"
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, operation)
+    call = await called(store, operation)
     store.held = set()
     call.apply()
     call.fail(down())
@@ -1243,7 +1243,7 @@ async def test_aRedirectIsNotSentBeforeItsSave(serve):
     connection.transport.write(
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     )
-    call = await reached(store, "create")
+    call = await called(store, "create")
     await turn()
     assert connection.received == b""
     call.release()
@@ -1279,7 +1279,7 @@ async def test_aFailedSaveSendsNoneOfItsResponse(serve, isSlow):
     browser = served.browser()
     visiting = ensureDeferred(app.visitRaw(browser, act))
     if isSlow:
-        (await reached(store, "create")).fail(down())
+        (await called(store, "create")).fail(down())
     reply = await visiting
     assert (reply.status, reply.phrase) == (503, b"Service Unavailable")
     assert reply.header("Location") is None
@@ -1317,7 +1317,7 @@ async def test_verbsAtOnceAreQueued(serve):
 
     visiting = ensureDeferred(app.visit(browser, act))
     for operation in ("replace", "create", "replace", "destroy", "replace"):
-        call = await reached(store, operation)
+        call = await called(store, operation)
         assert store.waiting == []
         call.release()
     reply = await visiting
@@ -1349,7 +1349,7 @@ async def test_aFailedVerbDoesNotStopTheNext(serve):
     async def act(session):
         session["n"] = 1
         first, second = session.save(), session.save()
-        call = await reached(store, "replace")
+        call = await called(store, "replace")
         store.held = set()
         call.fail(down())
         with pytest.raises(StoreUnavailable):
@@ -1379,7 +1379,7 @@ async def test_manyVerbsAtOnceAreQueuedToo(serve):
             session.save().addCallback(lambda _: done.append(True))
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "replace")
+    call = await called(store, "replace")
     store.held = set()
     call.release()
     assert len(done) == 500
@@ -1415,7 +1415,7 @@ async def test_aClientThatLeavesDoesNotCancelTheSave(serve, isExplicit):
     app.acts[b"/"] = act
     connection = await served.browser().connect()
     connection.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    call = await reached(store, "create")
+    call = await called(store, "create")
     connection.transport.abortConnection()
     await left
     assert not call.isCancelled
@@ -1449,7 +1449,7 @@ async def test_kleinCancellingItsHandlerDoesNotCancelTheSave(serve):
     served = serve(klein.resource(), store=store, clock=clock)
     connection = await served.browser().connect()
     connection.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    call = await reached(store, "create")
+    call = await called(store, "create")
     connection.transport.abortConnection()
     await cancelled
     assert not call.isCancelled
@@ -1485,7 +1485,7 @@ async def test_cancellingAVerbOnlyStopsTheWaiting(serve, verb):
         store.held = {operation}
         session["n"] = 1
         waiting = start(session)
-        calls.append(await reached(store, operation))
+        calls.append(await called(store, operation))
         store.held = set()
         waiting.cancel()
         with pytest.raises(CancelledError):
@@ -1526,9 +1526,9 @@ async def test_aSlowLogoutIsNotUndoneByASlowRequest(serve):
         await app.start(browser, user="ada")
         store.held = {"replace", "destroy"}
         changing = ensureDeferred(app.visit(twin(browser), put("n", value=1)))
-        change = await reached(store, "replace")
+        change = await called(store, "replace")
         leaving = ensureDeferred(app.visit(twin(browser), lambda s: s.destroy()))
-        logout = await reached(store, "destroy")
+        logout = await called(store, "destroy")
         store.held = set()
         calls = [change, logout] if order == "change first" else [logout, change]
         for call in calls:
@@ -1592,7 +1592,7 @@ async def test_aRegenerateInTheQueueOutlivesItsClient(serve, logged):
     connection.transport.write(
         b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + cookie + b"\r\n\r\n"
     )
-    call = await reached(store, "replace")
+    call = await called(store, "replace")
     connection.transport.abortConnection()
     await gone
     store.held = set()
@@ -1629,7 +1629,7 @@ async def test_whoWaitsForAVerbGoesOnBeforeTheResponseEnds(serve):
 
     store.held = {"replace"}
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "replace")
+    call = await called(store, "replace")
     store.held = set()
     call.release()
     await visiting
@@ -1658,7 +1658,7 @@ async def test_whatIsWrittenDuringARegenerateIsTheNewSessions(serve, succeeds):
 
     store.held = {"destroy"}
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "destroy")
+    call = await called(store, "destroy")
     store.held = set()
     call.release() if succeeds else call.fail(down())
     reply = await visiting

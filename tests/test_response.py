@@ -62,10 +62,6 @@ with warnings.catch_warnings():
     from twisted.web import static, util
     from twisted.web.xmlrpc import XMLRPC
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:twisted.web.resource._Unsafe:DeprecationWarning"
-)
-
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 

@@ -31,7 +31,7 @@ from txsession import (
     getSession,
 )
 
-from .support import START, Browser, Call, Reply, StepStore, clockAt
+from .support import START, Browser, Reply, StepStore, called, clockAt, turn
 
 
 def down() -> StoreUnavailable:
@@ -121,26 +121,6 @@ class Faulty:
         if operation not in self.errors:
             return method
         return lambda *arguments: fail(self.errors[operation]())
-
-
-async def reached(store: StepStore, operation: str) -> Call:
-    """
-    Wait for a call of this operation, and until the caller waits for it, too.
-    """
-    call = await store.called(operation)
-    await turn()
-    return call
-
-
-def turn() -> Deferred[None]:
-    """
-    Fires when the reactor has come round once.
-    """
-    from twisted.internet import reactor
-
-    fired: Deferred[None] = Deferred()
-    reactor.callLater(0, fired.callback, None)
-    return fired
 
 
 def cookieOf(payload: bytes) -> dict[str, Any]:
@@ -1175,7 +1155,7 @@ async def test_aSaveThatNobodyWaitsForIsDoneBeforeTheResponse(serve):
         return "done"
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "create")
+    call = await called(store, "create")
     assert not visiting.called
     call.release()
     reply = await visiting
@@ -1205,7 +1185,7 @@ async def test_noVerbIsLeftBehindByTheResponse(serve, verb):
         return "done"
 
     visiting = ensureDeferred(app.visit(browser, act))
-    call = await reached(store, "get" if verb == "reload" else "destroy")
+    call = await called(store, "get" if verb == "reload" else "destroy")
     assert not visiting.called
     assert fired == []
     call.release()
@@ -1938,7 +1918,7 @@ async def test_unsetDestroyHoldsTheResponse(serve):
         return "bye"
 
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    call = await reached(store, "destroy")
+    call = await called(store, "destroy")
     assert not visiting.called
     call.fail(down())
     reply = await visiting
@@ -1947,7 +1927,7 @@ async def test_unsetDestroyHoldsTheResponse(serve):
     assert reply.setCookies == []
     assert await served.data(sid) == {"user": "ada"}
     visiting = ensureDeferred(app.visitRaw(browser, act))
-    (await reached(store, "destroy")).release()
+    (await called(store, "destroy")).release()
     reply = await visiting
     assert reply.text == "bye"
     assert reply.cookie().isExpired
@@ -2219,7 +2199,7 @@ async def test_unstorableDataAfterASaveUnderWayStartsNoSession(serve):
         session["list"].append({1})
 
     visiting = ensureDeferred(app.visit(served.browser(), act))
-    call = await reached(store, "create")
+    call = await called(store, "create")
     call.fail(down())
     reply = await visiting
     assert reply.status == 500

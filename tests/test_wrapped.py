@@ -89,10 +89,6 @@ except ImportError as error:
 else:
     noWebSockets = ""
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:twisted.web.resource._Unsafe:DeprecationWarning"
-)
-
 needsWebSockets = pytest.mark.skipif(bool(noWebSockets), reason=noWebSockets)
 
 

@@ -189,7 +189,7 @@ class Exchange:
         Whether the session's request came over HTTPS.
         """
         if session._isSecure is None:
-            request = None if session._request is None else session._request()
+            request = session._liveRequest()
             if request is None:
                 # Nobody asked while there was a request, so it stays as it was.
                 record = session._record
@@ -228,12 +228,18 @@ class Exchange:
             with that.  Cancelling it cancels the call of the store.
         @raise Exception: what the store raised at once.
         """
+        self._checkAvailable(sid)
+        return self._read(sid)
+
+    def _checkAvailable(self, sid: str) -> None:
         if not self.backend.isAvailable():
             raise StoreUnavailable(
                 "the store says that it is not available",
                 operation="get",
                 fingerprint=fingerprint(sid),
             )
+
+    def _read(self, sid: str) -> Record | Deferred[Record | None] | None:
         try:
             answer = self.backend.call("get", sid)
         except FileNotFoundError:
@@ -243,11 +249,8 @@ class Exchange:
         return self._live(answer)
 
     async def _get(self, sid: str) -> Record | None:
-        try:
-            record = await self.backend.ask("get", sid)
-        except FileNotFoundError:
-            return None
-        return self._live(record)
+        answer = self._read(sid)
+        return await answer if isinstance(answer, Deferred) else answer
 
     def _live(self, record: Record | None) -> Record | None:
         if record is None or record.expires <= self.now():
@@ -314,8 +317,8 @@ class Exchange:
             raise
 
     async def _fetched(self, sid: str) -> Record | None:
-        answer = self.fetch(sid)
-        return await answer if isinstance(answer, Deferred) else answer
+        self._checkAvailable(sid)
+        return await self._get(sid)
 
     def _detach(self, session: Session) -> None:
         session._barrier = NoSession
@@ -324,7 +327,7 @@ class Exchange:
         self._unsetComponent(session)
 
     def _unsetComponent(self, session: Session) -> None:
-        request = None if session._request is None else session._request()
+        request = session._liveRequest()
         if request is not None:
             request.setComponent(ISession, None)
         session._unset = False
@@ -345,9 +348,7 @@ class Exchange:
     def _newID(self, session: Session) -> str:
         if self.policy.genid is None:
             return generateID()
-        sid = self.policy.genid(
-            None if session._request is None else session._request()
-        )
+        sid = self.policy.genid(session._liveRequest())
         if not isinstance(sid, str) or not sid:
             raise ConfigurationError(
                 f"must return a non-empty str, not {type(sid).__name__}",
@@ -472,7 +473,7 @@ class Exchange:
         isDirty = (
             session._lifetimeSet
             or session._wasBorn
-            or (data is not None and data != session._baseline)
+            or (data is not None and session._differs(data))
         )
         return Facts(
             presented=session._presented is not None,
@@ -636,7 +637,7 @@ class Exchange:
         if session._barrier is not None:
             return
         data = session._snapshot()
-        if session._lifetimeSet or (session._isSuspect() and data != session._baseline):
+        if session._lifetimeSet or session._differs(data):
             await self._saveLate(session, data)
         elif session._touched and session._record is not None:
             self._touch(session, session._ends(self.now()))
@@ -679,11 +680,7 @@ class Exchange:
         session._check()
         session._accessed = True
         if session._ended:
-            raise SessionGone(
-                "the session is no longer in its store",
-                operation="save",
-                fingerprint=fingerprint(self.identify(session)),
-            )
+            raise _gone("save", self.identify(session))
         if session._record is None and self._isOutOfReach(session):
             raise self._tooLate(session, "save")
         try:
@@ -706,12 +703,7 @@ class Exchange:
         sid = self.identify(session)
         record = None if session._record is None else await self._fetched(sid)
         if record is None:
-            raise SessionGone(
-                "the session is not in its store: it expired, or another request "
-                "destroyed it",
-                operation="reload",
-                fingerprint=fingerprint(sid),
-            )
+            raise _gone("reload", sid)
         document = self._decode(sid, record)
         if session._data is None:
             session._data = document.data
@@ -839,11 +831,7 @@ class Exchange:
                 return expected
             current = await self._get(old)
             if current is None:
-                raise SessionGone(
-                    "the session is no longer in its store",
-                    operation="regenerate",
-                    fingerprint=fingerprint(old),
-                )
+                raise _gone("regenerate", old)
             if not self.backend.isConditional:
                 return current
             if self.policy.onConflict == "error":
@@ -930,7 +918,7 @@ class Exchange:
         before = session._maxAge, session._expires, session._meta, session._created
         if self.policy.absoluteTimeout is not None and session._created is None:
             session._created = now
-        isDirty = session._isSuspect() and data != session._baseline
+        isDirty = session._differs(data)
         # What is set while the store is at work is not part of this.
         wasMutated, session._mutated = session._mutated, False
         wasSet, session._lifetimeSet = session._lifetimeSet, False
@@ -1038,11 +1026,7 @@ class Exchange:
         for _ in range(MAX_RETRIES):
             current = await self._get(sid)
             if current is None:
-                raise SessionGone(
-                    "the session is no longer in its store",
-                    operation="save",
-                    fingerprint=fingerprint(sid),
-                )
+                raise _gone("save", sid)
             if self.policy.onConflict == "error":
                 break
             if self.policy.onConflict == "merge":
@@ -1180,6 +1164,14 @@ class _Handle(NamedTuple):
         session._wroteChanges = self.wroteChanges
         session._wroteLifetime = self.wroteLifetime
         session._wasBorn = self.wasBorn
+
+
+def _gone(operation: str, sid: str) -> SessionGone:
+    return SessionGone(
+        "the session is not in its store: it expired, or another request destroyed it",
+        operation=operation,
+        fingerprint=fingerprint(sid),
+    )
 
 
 def _absentIfNoFile(failure: Failure) -> None:

@@ -276,10 +276,6 @@ class _Stage:
         self.own.connectionLost(request, reason)
 
 
-class _Passed(_Stage):
-    pass
-
-
 class _Loading(_Stage):
     def connectionLost(self, request: Any, reason: Failure) -> None:
         loading = request._txsession.loading
@@ -443,7 +439,7 @@ class _Stages:
         self.held = _Held(own, self)
         self.settled = _Settled(own, self)
         self.ending = _Ending(own, self)
-        self.passed = _Passed(own, self)
+        self.passed = _Stage(own, self)
         self.failed = _Failed(own, self)
 
 

@@ -440,8 +440,20 @@ class Session(MutableMapping[str, Any]):
     def _isSuspect(self) -> bool:
         return self._mutated or self._exposed
 
+    def _differs(self, data: bytes) -> bool:
+        """
+        Whether the data, serialised, is not what was loaded or last saved.
+        """
+        return self._isSuspect() and data != self._baseline
+
     def _isDirty(self) -> bool:
-        return self._isSuspect() and self._snapshot() != self._baseline
+        return self._isSuspect() and self._differs(self._snapshot())
+
+    def _liveRequest(self) -> Any:
+        """
+        The session's request, or L{None} if it never had one or it is gone.
+        """
+        return None if self._request is None else self._request()
 
     def _ends(self, now: float) -> Expiry:
         """
