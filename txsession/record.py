@@ -6,7 +6,13 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-__all__ = ["Record"]
+__all__ = ["LATEST", "Record", "asMilliseconds"]
+
+LATEST = 253_402_300_799_000
+"""
+The last second of the year 9999, in milliseconds: the latest expiry that the
+backends of the built-in stores can all hold.
+"""
 
 
 @frozen
@@ -28,3 +34,14 @@ class Record:
         Whether the record still counts at the timestamp C{now}.
         """
         return now < self.expires
+
+
+def asMilliseconds(expires: float) -> int:
+    """
+    An expiry as whole milliseconds, which divided by 1000 are never earlier; but
+    no later than `LATEST`, and no earlier than the epoch.
+    """
+    if not 0 < expires < LATEST / 1000:
+        return 0 if expires <= 0 else LATEST
+    milliseconds = round(expires * 1000)
+    return milliseconds if milliseconds / 1000 >= expires else milliseconds + 1

@@ -1,0 +1,113 @@
+"""
+Whether a store's backend can be reached, and the attempts to reach it again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import StoreUnavailable
+
+__all__ = ["Outage", "backoff"]
+
+FIRST_DELAY = 0.05
+LAST_DELAY = 1.0
+"""
+Seconds before the first attempt, and at most between two.
+"""
+
+
+def backoff(attempt: int) -> float:
+    """
+    How many seconds to wait before an attempt, the first being 1: twice as long
+    each time up to a limit, of which a random part of up to half is taken off, so
+    that many processes do not all come back at the same moment.
+    """
+    delay: float = min(LAST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 30))
+    return delay * (1 - random.random() / 2)
+
+
+@define(eq=False)
+class Outage:
+    """
+    What is known of a backend that may be out of reach.
+
+    @ivar store: what the store is called in logs.
+    @ivar reactor: gives the reactor that waits between two attempts.
+    @ivar attempt: tries to reach the backend; its Deferred fails with
+        L{StoreUnavailable <txsession.StoreUnavailable>} if it is still out of
+        reach.
+    @ivar reason: why it cannot be reached, or L{None} if as far as is known it
+        can.
+    """
+
+    store: str
+    reactor: Callable[[], Any]
+    attempt: Callable[[], Deferred[Any]]
+    log: Logger
+    reason: str | None = field(default=None, init=False)
+    _attempts: int = field(default=0, init=False)
+    _next: Any = field(default=None, init=False)
+    _trying: Deferred[Any] | None = field(default=None, init=False)
+
+    def check(self) -> None:
+        """
+        @raise StoreUnavailable: the backend is known to be out of reach.
+        """
+        if self.reason is not None:
+            raise StoreUnavailable(self.reason)
+
+    def begin(self, reason: str) -> None:
+        """
+        The backend has been found to be out of reach; it is tried again until it
+        is not.
+        """
+        if self.reason is None:
+            self.log.warn(
+                "{store} is out of reach: {reason}", store=self.store, reason=reason
+            )
+        self.reason = reason
+        if self._next is None and self._trying is None:
+            self._schedule()
+
+    def end(self) -> None:
+        """
+        The backend can be reached, or it no longer matters.
+        """
+        self.reason = None
+        self._attempts = 0
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _schedule(self) -> None:
+        self._attempts += 1
+        delay = backoff(self._attempts)
+        self._next = self.reactor().callLater(delay, self._try)
+
+    def _try(self) -> None:
+        self._next = None
+        self._trying = self.attempt()
+        self._trying.addCallbacks(self._reached, self._failed)
+
+    def _reached(self, _: Any) -> None:
+        self._trying = None
+        if self.reason is not None:
+            self.log.info("{store} can be reached again.", store=self.store)
+        self.end()
+
+    def _failed(self, failure: Failure) -> None:
+        self._trying = None
+        if self.reason is None:
+            return
+        if failure.check(StoreUnavailable) is None:
+            self.log.failure("{store} could not be tried.", failure, store=self.store)
+        self.reason = failure.getErrorMessage()
+        self._schedule()
