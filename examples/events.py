@@ -219,8 +219,7 @@ class Listener:
         if counts != self._counts:
             self._counts = counts
             self._send("counts", counts)
-        # Another page of this session may be further already.
-        if news and self.place > toldUntil(self.session):
+        if news:
             self.session["told"] = asID(self.place)
             await self.session.save()
 

@@ -493,7 +493,7 @@ async def test_aSocketThatIsClosingIsInNobodysWay(serve: Serve, room: Any) -> No
     first = room.members[0]
     first._transport.dataReceived(bytes([0x88, 0x80, 0, 0, 0, 0]))  # a Close
     assert first in room.members
-    grace.say("hello")
+    room.tell({"user": "grace", "text": "hello", "said": 1})
     await grace.until(1)
     await patiently(ada.lost)
     assert grace.code is None

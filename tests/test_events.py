@@ -187,9 +187,23 @@ async def test_theHeadersKeepTheStreamFlowing(serve: Serve, clock: Clock) -> Non
     } <= set(head)
     assert "Set-Cookie" not in stream.head
     assert stream.blocks[0] == "retry: 2000"
-    asked = await browser.request("HEAD", "/stream")
-    assert (asked.status, asked.body) == (200, b"")
-    assert asked.header("Content-Type") == "text/event-stream"
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoAsksForTheHeadersGetsNoMore(serve: Serve, clock: Clock) -> None:
+    """
+    A HEAD is answered and over, so that the next request on its connection is
+    answered too.
+    """
+    browser = open_(serve, clock).browser()
+    await enter(browser)
+    cookie = browser.cookies["connect.sid"]
+    asking = f"HEAD /stream HTTP/1.1\r\nHost: x\r\nCookie: connect.sid={cookie}\r\n"
+    answered = await patiently(
+        browser.raw(f"{asking}\r\n{asking}Connection: close\r\n\r\n".encode())
+    )
+    assert answered.count(b" 200 OK\r\n") == 2
+    assert answered.count(b"Content-Type: text/event-stream\r\n") == 2
 
 
 @pytest_twisted.ensureDeferred
