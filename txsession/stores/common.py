@@ -4,15 +4,44 @@ What the stores with a backend outside this process have in common.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
 from ..errors import ConfigurationError, StoreError
 
-__all__ = ["UnderWay", "checkHeld", "nothing", "realReactor", "wholeNumber"]
+__all__ = [
+    "UnderWay",
+    "checkHeld",
+    "failing",
+    "nothing",
+    "realReactor",
+    "wholeNumber",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def failing(
+    operation: Callable[P, Deferred[T]],
+) -> Callable[P, Deferred[T]]:
+    """
+    Have an operation give a failed Deferred where it raises.
+    """
+
+    @wraps(operation)
+    def wrapper(*arguments: P.args, **keywords: P.kwargs) -> Deferred[T]:
+        try:
+            return operation(*arguments, **keywords)
+        except Exception:
+            return fail()
+
+    return wrapper
 
 
 def realReactor(reactor: Any) -> Any:

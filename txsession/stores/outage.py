@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StoreUnavailable
 
-__all__ = ["Outage", "backoff"]
+__all__ = ["Outage", "Reach", "backoff"]
 
 FIRST_DELAY = 0.05
 LAST_DELAY = 1.0
@@ -35,27 +35,18 @@ def backoff(attempt: int) -> float:
 
 
 @define(eq=False)
-class Outage:
+class Reach:
     """
     What is known of a backend that may be out of reach.
 
     @ivar store: what the store is called in logs.
-    @ivar reactor: gives the reactor that waits between two attempts.
-    @ivar attempt: tries to reach the backend; its Deferred fails with
-        L{StoreUnavailable <txsession.StoreUnavailable>} if it is still out of
-        reach.
     @ivar reason: why it cannot be reached, or L{None} if as far as is known it
         can.
     """
 
     store: str
-    reactor: Callable[[], Any]
-    attempt: Callable[[], Deferred[Any]]
     log: Logger
     reason: str | None = field(default=None, init=False)
-    _attempts: int = field(default=0, init=False)
-    _next: Any = field(default=None, init=False)
-    _trying: Deferred[Any] | None = field(default=None, init=False)
 
     def check(self) -> None:
         """
@@ -64,22 +55,51 @@ class Outage:
         if self.reason is not None:
             raise StoreUnavailable(self.reason)
 
-    def begin(self, reason: str) -> None:
+    def lost(self, reason: str) -> None:
         """
-        The backend has been found to be out of reach; it is tried again until it
-        is not.
+        The backend has been found to be out of reach.
         """
         if self.reason is None:
             self.log.warn(
                 "{store} is out of reach: {reason}", store=self.store, reason=reason
             )
         self.reason = reason
+
+    def found(self) -> None:
+        """
+        The backend can be reached.
+        """
+        if self.reason is not None:
+            self.log.info("{store} can be reached again.", store=self.store)
+        self.reason = None
+
+
+@define(eq=False)
+class Outage(Reach):
+    """
+    What is known of a backend that does not look for itself whether it can be
+    reached again.
+
+    @ivar reactor: gives the reactor that waits between two attempts.
+    @ivar attempt: tries to reach the backend; its Deferred fails with
+        L{StoreUnavailable <txsession.StoreUnavailable>} if it is still out of
+        reach.
+    """
+
+    reactor: Callable[[], Any]
+    attempt: Callable[[], Deferred[Any]]
+    _attempts: int = field(default=0, init=False)
+    _next: Any = field(default=None, init=False)
+    _trying: Deferred[Any] | None = field(default=None, init=False)
+
+    def lost(self, reason: str) -> None:
+        super().lost(reason)
         if self._next is None and self._trying is None:
             self._schedule()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """
-        The backend can be reached, or it no longer matters.
+        Try no longer.
         """
         self.reason = None
         self._attempts = 0
@@ -99,9 +119,8 @@ class Outage:
 
     def _reached(self, _: Any) -> None:
         self._trying = None
-        if self.reason is not None:
-            self.log.info("{store} can be reached again.", store=self.store)
-        self.end()
+        self.found()
+        self._attempts = 0
 
     def _failed(self, failure: Failure) -> None:
         self._trying = None

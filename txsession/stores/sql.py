@@ -10,20 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 __all__ = ["Job", "Pool"]
-
-
-class _Autocommit(adbapi.Connection):
-    def commit(self) -> None:
-        pass
-
-    def rollback(self) -> None:
-        pass
 
 
 @define(eq=False)
@@ -31,21 +24,42 @@ class Job:
     """
     Something that a thread does with a connection.
 
-    @ivar work: what is to be done; it is given the connection of the DB-API.
+    @ivar work: what is to be done; it is given the connection.
     @ivar isAbandoned: whether nobody waits for it any longer.
+    @ivar answer: what whoever waits for it waits for.  Cancelled before a thread
+        was free for the job, the job is not done at all.
     """
 
     work: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...] = ()
     isAbandoned: bool = False
+    answer: Deferred[Any] = field(init=False)
 
-    def run(self, connection: Any) -> Any:
+    def __attrs_post_init__(self) -> None:
+        self.answer = Deferred(lambda _: self.abandon())
+
+    def abandon(self) -> None:
+        """
+        Nobody waits for it any longer.
+        """
+        self.isAbandoned = True
+
+    def run(self, pool: Pool) -> Any:
         """
         Do it, in a thread, unless it has been abandoned.
         """
         if self.isAbandoned:
             return None
-        return self.work(connection._connection, *self.arguments)
+        return self.work(pool.connect(), *self.arguments)
+
+    def ended(self, result: Any) -> None:
+        """
+        Give the answer, if somebody still waits for it.
+        """
+        if not self.answer.called:
+            self.answer.callback(result)
+        elif isinstance(result, Failure):
+            result.cleanFailure()
 
 
 class Pool(adbapi.ConnectionPool):
@@ -54,8 +68,6 @@ class Pool(adbapi.ConnectionPool):
 
     @param opener: opens a connection, in that thread.
     """
-
-    connectionFactory = _Autocommit
 
     def __init__(
         self, driver: str, opener: Callable[[], Any], size: int, reactor: Any
@@ -73,26 +85,12 @@ class Pool(adbapi.ConnectionPool):
             connection = self.connections[thread] = self._opener()
         return connection
 
-    def run(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """
-        Have a thread do something with a connection.
-
-        @return: fires with its result.  Cancelled before a thread was free for
-            it, it is not done at all.
-        """
-        return self.begin(Job(work, arguments))
-
     def begin(self, job: Job) -> Deferred[Any]:
         """
         Have a thread do a job.
+
+        @return: fires with its answer.
         """
-        outer: Deferred[Any] = Deferred(lambda _: setattr(job, "isAbandoned", True))
-
-        def pass_(result: Any) -> None:
-            if not outer.called:
-                outer.callback(result)
-            elif isinstance(result, Failure):
-                result.cleanFailure()
-
-        self.runWithConnection(job.run).addBoth(pass_)  # type: ignore[no-untyped-call]
-        return outer
+        running = deferToThreadPool(self._reactor, self.threadpool, job.run, self)
+        running.addBoth(job.ended)
+        return job.answer

@@ -33,9 +33,9 @@ from twisted.python.failure import Failure
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
 from ..lifetime import Duration, asSeconds
 from ..record import Record, asMilliseconds
-from .common import UnderWay, checkHeld, nothing, realReactor, wholeNumber
+from .common import UnderWay, checkHeld, failing, nothing, realReactor, wholeNumber
 from .outage import Outage
-from .sql import Pool
+from .sql import Job, Pool
 
 __all__ = ["SQLiteStore"]
 
@@ -136,7 +136,7 @@ class SQLiteStore:
         self._isWriting = False
         self._underWay = UnderWay()
         self._outage = Outage(
-            repr(self), lambda: realReactor(self._clock), self.start, self._log
+            repr(self), self._log, lambda: realReactor(self._clock), self.start
         )
 
     def __repr__(self) -> str:
@@ -245,6 +245,7 @@ class SQLiteStore:
             self._clock = realReactor(None)
         return int(self._clock.seconds() * 1000)
 
+    @failing
     def _put(self, sid: str, statement: str, *values: Any) -> Deferred[int]:
         checkHeld(_isHeld(sid))
         return self._write(statement, *values)
@@ -252,12 +253,14 @@ class SQLiteStore:
     def _change(self, sid: str, statement: str, *values: Any) -> Deferred[int]:
         return self._write(statement, *values) if _isHeld(sid) else succeed(0)
 
+    @failing
     def _read(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
         self._outage.check()
-        reading = self._pools()[0].run(work, *arguments)
+        reading = self._pools()[0].begin(Job(work, arguments))
         self._underWay.add(reading)
         return reading.addErrback(self._explain)
 
+    @failing
     def _write(self, statement: str, *values: Any) -> Deferred[int]:
         self._outage.check()
         write = _Write(statement, values)
@@ -285,7 +288,8 @@ class SQLiteStore:
         """
         Have the thread that writes do something.
         """
-        return self._pools()[1].run(work, *arguments).addErrback(self._explain)
+        running = self._pools()[1].begin(Job(work, arguments))
+        return running.addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:
         """
@@ -293,7 +297,7 @@ class SQLiteStore:
         """
         error = failure.value
         if isinstance(error, _NotOpen):
-            self._outage.begin(str(error))
+            self._outage.lost(str(error))
             raise StoreUnavailable(str(error)) from error.__cause__
         return failure if error is None else Failure(_explained(error))
 
@@ -356,7 +360,7 @@ class SQLiteStore:
 
     async def _stop(self) -> None:
         await self._underWay.over()
-        self._outage.end()
+        self._outage.stop()
         opened, self._opened = self._opened, None
         for pool in opened or ():
             pool.close()  # type: ignore[no-untyped-call]

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from ..errors import ConfigurationError
 from .memory import MemoryStore
@@ -15,17 +16,27 @@ from .memory import MemoryStore
 __all__ = ["storeFromURL"]
 
 
-def storeFromURL(url: str, *, reactor: Any | None = None) -> MemoryStore:
+def storeFromURL(url: str, *, reactor: Any | None = None) -> Any:
     """
-    Make the store that a URL describes.
+    Make the store that a URL describes.  Options of the store stand in its query,
+    as in C{redis://127.0.0.1/0?prefix=shop:&timeout=2}.
 
-    C{memory:} is a L{MemoryStore <txsession.MemoryStore>};
-    C{memory:?maxSessions=100000} is one with a limit.
+      - C{memory:} is a L{MemoryStore <txsession.MemoryStore>}; its option is
+        C{maxSessions}.
+      - C{sqlite:sessions.db} is an C{SQLiteStore} of that file, relative to the
+        working directory; C{sqlite:/var/lib/sessions.db} is absolute.  Options:
+        C{durable} (C{true} or C{false}), C{timeout}, C{readers}.
+      - C{postgresql://user:password@host:port/database} is a C{PostgreSQLStore}.
+        Options: C{table}, C{schema}, C{createTable}, C{connections}, C{timeout};
+        any others are libpq's, such as C{sslmode}.
+      - C{redis://}, C{rediss://}, C{redis+unix://} and C{redis+sentinel://} are a
+        C{RedisStore}, whose documentation has their forms.  Options: C{prefix},
+        C{connections}, C{timeout}.
 
     @param reactor: the store's clock; by default the global reactor.
-    @raise ConfigurationError: no store goes by that URL, or the URL says
-        something that the store does not understand.  The message holds no
-        more of the URL than its scheme, lest it show a password.
+    @raise ConfigurationError: no store goes by that URL, it says something that
+        the store does not understand, or the store's driver is not installed.
+        The message holds nothing of the URL's credentials.
     """
     if not isinstance(url, str):
         raise ConfigurationError(
@@ -38,8 +49,9 @@ def storeFromURL(url: str, *, reactor: Any | None = None) -> MemoryStore:
         raise ConfigurationError("is not a URL", option="store") from None
     make = _MAKERS.get(parts.scheme)
     if make is None:
+        scheme = repr(parts.scheme + ":") if parts.scheme else "nothing of the kind"
         raise ConfigurationError(
-            f"no store has URLs that begin with {parts.scheme + ':'!r}; "
+            f"no store has URLs that begin with {scheme}; "
             f"there is {', '.join(scheme + ':' for scheme in _MAKERS)}",
             option="store",
         )
@@ -52,20 +64,130 @@ def _memory(parts: SplitResult, reactor: Any) -> MemoryStore:
             'a memory store has neither host nor path; write "memory:"',
             option="store",
         )
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    maxSessions = options.pop("maxSessions", None)
-    if options:
+    options, others = _options(parts, maxSessions=_asCount)
+    _refuse(others, "a memory store", "maxSessions")
+    return MemoryStore(**options, reactor=reactor)
+
+
+def _sqlite(parts: SplitResult, reactor: Any) -> Any:
+    if parts.netloc or parts.fragment or not parts.path:
         raise ConfigurationError(
-            f"a memory store has no option {min(options)!r}; there is maxSessions",
+            'an SQLite store has a file and no host; write "sqlite:sessions.db", or '
+            '"sqlite:/var/lib/sessions.db" with one slash',
             option="store",
         )
-    if maxSessions is None:
-        return MemoryStore(reactor=reactor)
-    if not re.fullmatch("[0-9]{1,18}", maxSessions):
+    options, others = _options(
+        parts, durable=_asFlag, timeout=_asNumber, readers=_asCount
+    )
+    _refuse(others, "an SQLite store", "durable, timeout, readers")
+    store = _imported("sqlite", "SQLiteStore", "sqlite3", None)
+    return store(unquote(parts.path), **options, reactor=reactor)
+
+
+def _postgresql(parts: SplitResult, reactor: Any) -> Any:
+    options, others = _options(
+        parts,
+        table=str,
+        schema=str,
+        createTable=_asFlag,
+        connections=_asCount,
+        timeout=_asNumber,
+    )
+    store = _imported("postgresql", "PostgreSQLStore", "psycopg", "postgresql")
+    return store(_without(parts, others), **options, reactor=reactor)
+
+
+def _redis(parts: SplitResult, reactor: Any) -> Any:
+    options, others = _options(
+        parts, prefix=str, connections=_asCount, timeout=_asNumber
+    )
+    store = _imported("redis", "RedisStore", "txredisapi", "redis")
+    return store(_without(parts, others), **options, reactor=reactor)
+
+
+_MAKERS: dict[str, Callable[[SplitResult, Any], Any]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "postgres": _postgresql,
+    "redis": _redis,
+    "rediss": _redis,
+    "redis+unix": _redis,
+    "redis+sentinel": _redis,
+}
+
+
+def _imported(module: str, name: str, driver: str, extra: str | None) -> Any:
+    """
+    A store's class, from its module, which is imported only now: some drivers
+    install a reactor.
+    """
+    try:
+        return getattr(import_module(f"txsession.stores.{module}"), name)
+    except ImportError as error:
+        remedy = "build Python with it" if extra is None else _installing(extra)
         raise ConfigurationError(
-            f"must be a whole number, not {maxSessions!r}", option="maxSessions"
+            f"{name} needs {driver}, which cannot be imported ({error}); {remedy}",
+            option="store",
+        ) from error
+
+
+def _installing(extra: str) -> str:
+    return f"pip install 'txsession[{extra}]'"
+
+
+def _options(
+    parts: SplitResult, **kinds: Callable[[str, str], Any] | type[str]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """
+    The options of a store in the query, and what else is there.
+    """
+    options: dict[str, Any] = {}
+    others = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        kind = kinds.get(name)
+        if kind is None:
+            others.append((name, value))
+        elif kind is str:
+            options[name] = value
+        else:
+            options[name] = kind(value, name)  # type: ignore[call-arg]
+    return options, others
+
+
+def _refuse(others: list[tuple[str, str]], store: str, known: str) -> None:
+    if others:
+        raise ConfigurationError(
+            f"{store} has no option {min(others)[0]!r}; there is {known}",
+            option="store",
         )
-    return MemoryStore(int(maxSessions), reactor=reactor)
 
 
-_MAKERS: dict[str, Callable[[SplitResult, Any], MemoryStore]] = {"memory": _memory}
+def _without(parts: SplitResult, others: list[tuple[str, str]]) -> str:
+    """
+    The URL with only these in its query.
+    """
+    scheme, _, rest = parts.geturl().partition(":")
+    url = rest.partition("#")[0].partition("?")[0]
+    query = urlencode(others)
+    return f"{scheme}:{url}" + (f"?{query}" if query else "")
+
+
+def _asCount(text: str, option: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ConfigurationError(f"must be a whole number, not {text!r}", option=option)
+    return int(text)
+
+
+def _asNumber(text: str, option: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", text):
+        raise ConfigurationError(
+            f"must be a number of seconds, not {text!r}", option=option
+        )
+    return float(text)
+
+
+def _asFlag(text: str, option: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"must be true or false, not {text!r}", option=option)
+    return text == "true"
