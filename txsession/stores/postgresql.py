@@ -21,6 +21,7 @@ opened; until then all calls fail at once.
 from __future__ import annotations
 
 import math
+import re
 import select
 import socket
 from collections.abc import Callable
@@ -559,6 +560,9 @@ def _asParameters(url: object) -> dict[str, Any]:
             "postgresql://user:password@host:port/database",
             option="url",
         ) from None
+    for port in str(parameters.get("port") or "").split(","):
+        if port and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536):
+            raise ConfigurationError("has a port that is not a number", option="url")
     parameters.setdefault("application_name", "txsession")
     parameters["client_encoding"] = "UTF8"
     return parameters

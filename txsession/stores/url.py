@@ -87,8 +87,8 @@ def _sqlite(parts: SplitResult, reactor: Any) -> Any:
 def _postgresql(parts: SplitResult, reactor: Any) -> Any:
     options, others = _options(
         parts,
-        table=str,
-        schema=str,
+        table=_asText,
+        schema=_asText,
         createTable=_asFlag,
         connections=_asCount,
         timeout=_asNumber,
@@ -99,7 +99,7 @@ def _postgresql(parts: SplitResult, reactor: Any) -> Any:
 
 def _redis(parts: SplitResult, reactor: Any) -> Any:
     options, others = _options(
-        parts, prefix=str, connections=_asCount, timeout=_asNumber
+        parts, prefix=_asText, connections=_asCount, timeout=_asNumber
     )
     store = _imported("redis", "RedisStore", "txredisapi", "redis")
     return store(_without(parts, others), **options, reactor=reactor)
@@ -137,7 +137,7 @@ def _installing(extra: str) -> str:
 
 
 def _options(
-    parts: SplitResult, **kinds: Callable[[str, str], Any] | type[str]
+    parts: SplitResult, **kinds: Callable[[str, str], Any]
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """
     The options of a store in the query, and what else is there.
@@ -148,10 +148,8 @@ def _options(
         kind = kinds.get(name)
         if kind is None:
             others.append((name, value))
-        elif kind is str:
-            options[name] = value
         else:
-            options[name] = kind(value, name)  # type: ignore[call-arg]
+            options[name] = kind(value, name)
     return options, others
 
 
@@ -171,6 +169,10 @@ def _without(parts: SplitResult, others: list[tuple[str, str]]) -> str:
     url = rest.partition("#")[0].partition("?")[0]
     query = urlencode(others)
     return f"{scheme}:{url}" + (f"?{query}" if query else "")
+
+
+def _asText(text: str, option: str) -> str:
+    return text
 
 
 def _asCount(text: str, option: str) -> int:
