@@ -1,0 +1,629 @@
+"""
+A server that is told to stop cuts nobody short.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet import error, reactor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+    serverFromString,
+    wrapClientTLS,
+)
+from twisted.internet.error import CannotListenError
+from twisted.internet.ssl import Certificate, optionsForClientTLS
+from twisted.web.server import NOT_DONE_YET
+
+from txsession import (
+    ConfigurationError,
+    MemoryStore,
+    SessionResource,
+    SessionService,
+    getSession,
+    serving,
+)
+from txsession.serving import GracefulSite, WebService
+
+from .support import (
+    SECRET,
+    Browser,
+    Connection,
+    Page,
+    StepStore,
+    called,
+    eventually,
+    patiently,
+    turn,
+)
+from .test_express_suite import keyAndCertificate
+from .test_wrapped import H2Client
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@define(eq=False)
+class Answers:
+    """
+    Pages that are answered when the test says so.
+    """
+
+    requests: list[Any] = field(factory=list)
+
+    def __call__(self, request: Any) -> Any:
+        self.requests.append(request)
+        return NOT_DONE_YET
+
+    async def arrived(self, count: int = 1) -> Any:
+        await eventually(lambda: len(self.requests) >= count)
+        return self.requests[count - 1]
+
+
+@define(eq=False)
+class Recording(Service):
+    """
+    A service that says when it is stopped, and stops when it is let.
+    """
+
+    stopped: bool = False
+    end: Deferred[None] | None = None
+
+    def stopService(self) -> Any:
+        super().stopService()
+        self.stopped = True
+        return self.end
+
+
+class Starting:
+    """
+    Starts web services, and ends them after the test.
+    """
+
+    def __init__(self) -> None:
+        self.services: list[WebService] = []
+
+    def __call__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        site: type[GracefulSite] = GracefulSite,
+        endpoint: Any = LOOPBACK,
+        gracePeriod: float = 1000,
+        resource: Any = None,
+        **options: Any,
+    ) -> WebService:
+        made = site(resource or Page(function), **options)
+        service = WebService(made, endpoint, gracePeriod=gracePeriod)
+        self.services.append(service)
+        service.startService()
+        return service
+
+    async def end(self) -> None:
+        for service in self.services:
+            if service.running:
+                service.stopService()
+            # What is stopping already may be waiting for what the test left.
+            while service._giveUp is not None or service.site.connections:
+                service.hurry()
+                await turn(1)
+
+
+@pytest.fixture
+def start() -> Iterator[Starting]:
+    starting = Starting()
+    yield starting
+    pytest_twisted.blockon(Deferred.fromCoroutine(starting.end()))
+
+
+def portOf(service: WebService) -> int:
+    return int(service._listening[0].result.getHost().port)
+
+
+async def connected(service: WebService) -> Connection:
+    return await Browser(portOf(service)).connect()
+
+
+def ended(service: WebService) -> Deferred[None]:
+    return patiently(service.stopService())
+
+
+# Requests that run.
+
+
+@pytest_twisted.ensureDeferred
+async def test_aRequestThatRunsIsAnswered(start: Starting) -> None:
+    """
+    A service that stops lets nobody in, answers who waits, with the word that the
+    connection ends, and has stopped when that is done.
+    """
+    answers = Answers()
+    service = start(answers)
+    browser = Browser(portOf(service))
+    connection = await browser.connect()
+    connection.transport.write(GET)
+    request = await answers.arrived()
+
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    with pytest.raises(error.ConnectionRefusedError):
+        await browser.connect()
+    assert not stopping.called
+    request.write(b"whole")
+    request.finish()
+    received = await patiently(connection.closed)
+    await stopping
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: close\r\n" in received
+    assert received.endswith(b"5\r\nwhole\r\n0\r\n\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_aStreamGoesOnToItsEnd(start: Starting) -> None:
+    """
+    A response that had begun is not told that its connection ends, but it has
+    its end, and then the connection has, too.
+    """
+    answers = Answers()
+    service = start(answers)
+    connection = await connected(service)
+    connection.transport.write(GET)
+    request = await answers.arrived()
+    request.write(b"one")
+    await patiently(connection.until(b"one"))
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    request.write(b"two")
+    await patiently(connection.until(b"two"))
+    request.finish()
+    received = await patiently(connection.closed)
+    await stopping
+    assert b"Connection: close" not in received
+    assert received.endswith(b"3\r\ntwo\r\n0\r\n\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_aRequestThatIsStillComingInIsAnswered(start: Starting) -> None:
+    """
+    A request of which only a part has arrived is received and answered.
+    """
+    service = start(lambda request: request.content.read())
+    connection = await connected(service)
+    connection.transport.write(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc"
+    )
+    await eventually(lambda: service.site.running)
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    assert not stopping.called
+    connection.transport.write(b"def")
+    received = await patiently(connection.closed)
+    await stopping
+    assert received.endswith(b"\r\n\r\nabcdef")
+    assert b"\r\nConnection: close\r\n" in received
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoHasConnectedIsServed(start: Starting) -> None:
+    """
+    A client whom the system has let in is served, though the server had not come
+    to accept it, nor to read its request, when it was told to stop.
+    """
+    service = start(lambda request: "hello")
+    clients = []
+    for _ in range(30):
+        client = socket.create_connection(("127.0.0.1", portOf(service)))
+        client.sendall(GET)
+        client.setblocking(False)
+        clients.append(client)
+    assert service.site.connections == set()
+    await ended(service)
+    for client in clients:
+        with client:
+            assert client.recv(1000).endswith(b"\r\n\r\nhello")
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoHasJustConnectedMaySendARequest(start: Starting) -> None:
+    """
+    A connection that is accepted, and has brought nothing so far, has a moment
+    to.
+    """
+    service = start(lambda request: "hello")
+    connection = await connected(service)
+    await eventually(lambda: service.site.connections)
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    connection.transport.write(GET)
+    assert (await patiently(connection.closed)).endswith(b"\r\n\r\nhello")
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoSendsNothingDoesNotHoldItUp(
+    start: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    If it does not use that moment, it is closed.
+    """
+    monkeypatch.setattr(serving, "MOMENT", 0)
+    service = start(lambda request: "hello")
+    connection = await connected(service)
+    await eventually(lambda: service.site.connections)
+    await ended(service)
+    assert await patiently(connection.closed) == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_idleConnectionsAreClosed(start: Starting) -> None:
+    """
+    A connection that is kept for further requests does not hold up the end.
+    """
+    service = start(lambda request: "hello")
+    connection = await connected(service)
+    connection.transport.write(GET)
+    received = await patiently(connection.until(b"hello"))
+    assert b"Connection: close" not in received
+    await ended(service)
+    assert await patiently(connection.closed) == received
+
+
+@pytest_twisted.ensureDeferred
+async def test_anUpgradeStaysOne(start: Starting) -> None:
+    """
+    A response that is an upgrade keeps its Connection header.
+    """
+    answers = Answers()
+    service = start(answers)
+    connection = await connected(service)
+    connection.transport.write(GET)
+    request = await answers.arrived()
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    request.setResponseCode(101)
+    request.setHeader("Upgrade", "websocket")
+    request.setHeader("Connection", "Upgrade")
+    request.write(b"")
+    received = await patiently(connection.until(b"\r\n\r\n"))
+    assert b"Connection: Upgrade\r\n" in received
+    connection.transport.loseConnection()
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_aClientThatLeavesHoldsNothingUp(start: Starting) -> None:
+    """
+    A request whose client has left counts as ended, whether it says so or not.
+    """
+    service = start(Answers())
+    connection = await connected(service)
+    connection.transport.write(GET)
+    await eventually(lambda: service.site.running)
+    # As a WebSocket does it.
+    [one] = service.site.connections
+    one.channel._channel.connectionLost = lambda reason: None
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    connection.transport.loseConnection()
+    await stopping
+
+
+# What does not end.
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatDoesNotEndIsCut(start: Starting, logged: list[Any]) -> None:
+    """
+    After the grace period what still runs is cut off, and the log says what.
+    """
+    answers = Answers()
+    service = start(answers, gracePeriod=0.01)
+    connection = await connected(service)
+    connection.transport.write(GET.replace(b"/ ", b"/stream?key=x ", 1))
+    (await answers.arrived()).write(b"begun")
+    await patiently(connection.until(b"begun"))
+    await ended(service)
+    assert not (await patiently(connection.closed)).endswith(b"0\r\n\r\n")
+    [event] = [each for each in logged if "cut off" in (each["log_format"] or "")]
+    assert (event["count"], event["requests"]) == (1, "GET /stream")
+    assert event["log_level"].name == "warn"
+
+
+@pytest_twisted.ensureDeferred
+async def test_theGracePeriodCanBeEnded(start: Starting) -> None:
+    """
+    Who is in a hurry ends the grace period.
+    """
+    service = start(Answers())
+    connection = await connected(service)
+    connection.transport.write(GET)
+    await eventually(lambda: service.site.running)
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    assert not stopping.called
+    service.hurry()
+    await stopping
+    assert await patiently(connection.closed) == b""
+
+
+# The services that requests need.
+
+
+@pytest_twisted.ensureDeferred
+async def test_servicesAreStoppedLast(start: Starting) -> None:
+    """
+    The services that were added are stopped when the last request is over, and
+    waited for.
+    """
+    answers = Answers()
+    service = start(answers)
+    child = Recording(end=Deferred())
+    child.setServiceParent(service)
+    assert child.running
+    connection = await connected(service)
+    connection.transport.write(GET)
+    request = await answers.arrived()
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    assert not child.stopped
+    request.finish()
+    await eventually(lambda: child.stopped)
+    await patiently(connection.closed)
+    assert not stopping.called
+    assert child.end is not None
+    child.end.callback(None)
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_aServiceThatDoesNotStopIsGivenUp(
+    start: Starting, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A store that hangs does not keep the process, and the log says that writes
+    may be lost.
+    """
+    monkeypatch.setattr(serving, "LAST_WRITES", 0.01)
+    service = start(Answers(), gracePeriod=0)
+    Recording(end=Deferred()).setServiceParent(service)
+    await ended(service)
+    assert [e for e in logged if "given up" in (e["log_format"] or "")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_aServiceThatFailsToStopIsNoObstacle(start: Starting) -> None:
+    """
+    A store that fails to stop does not keep the process either.
+    """
+    service = start(Answers())
+    Recording(end=fail(ValueError())).setServiceParent(service)
+    await ended(service)
+
+
+@pytest_twisted.ensureDeferred
+async def test_aResponseHeldForItsSaveIsSent(start: Starting) -> None:
+    """
+    A response that waits for its session to be saved is sent, with its cookie and
+    the word that the connection ends, before the store is stopped.
+    """
+    store = StepStore(MemoryStore(), {"create"})
+    resource = SessionResource(
+        Page(lambda request: getSession(request).update(seen=True)),
+        secret=SECRET,
+        store=store,
+    )
+    service = start(Answers(), resource=resource)
+    SessionService(store).setServiceParent(service)
+    connection = await connected(service)
+    connection.transport.write(GET)
+    create = await called(store, "create")
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    assert "stop" not in store.calls
+    assert connection.received == b""
+    create.release()
+    received = await patiently(connection.closed)
+    await stopping
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nSet-Cookie: connect.sid=" in received
+    assert b"\r\nConnection: close\r\n" in received
+    assert store.calls[-1] == "stop"
+
+
+# HTTP/2 and TLS.
+
+
+class H2GracefulSite(GracefulSite):
+    """
+    Speaks HTTP/2 with whoever connects.
+    """
+
+    def buildProtocol(self, addr: Any) -> Any:
+        connection = super().buildProtocol(addr)
+        made = connection.makeConnection
+
+        def makeConnection(transport: Any) -> None:
+            transport.negotiatedProtocol = b"h2"
+            made(transport)
+
+        connection.makeConnection = makeConnection
+        return connection
+
+
+@pytest_twisted.ensureDeferred
+async def test_streamsOfHTTP2AreSentToTheirEnd(start: Starting) -> None:
+    """
+    Over HTTP/2 a response that is finished is sent to its end, however slowly the
+    client takes it, and only then the connection closed.
+    """
+    answers = Answers()
+    service = start(answers, site=H2GracefulSite)
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", portOf(service))
+    client = await connectProtocol(endpoint, H2Client())
+    client.isReading = False
+    stream = client.ask()
+    request = await answers.arrived()
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    request.write(b"x" * 200_000)
+    request.finish()
+    await eventually(lambda: len(stream.body) == 65535)
+    await turn(20)
+    assert not stopping.called
+    client.h2.increment_flow_control_window(1_000_000)
+    client.h2.increment_flow_control_window(1_000_000, stream_id=1)
+    client.flush()
+    await patiently(stream.ended)
+    await stopping
+    assert len(stream.body) == 200_000
+    assert stream.all(b"connection") == []
+
+
+# Twisted hands certificates to OpenSSL in ways that these deprecate.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest_twisted.ensureDeferred
+async def test_connectionsOverTLSEnd(start: Starting, tmp_path: Path) -> None:
+    """
+    Over TLS, too, who waits is answered, and who is idle closed.
+    """
+    key, certificate = keyAndCertificate()
+    (tmp_path / "key.pem").write_bytes(key + certificate)
+    answers = Answers()
+    endpoint = serverFromString(
+        reactor, f"ssl:0:interface=127.0.0.1:privateKey={tmp_path / 'key.pem'}"
+    )
+    service = start(answers, endpoint=endpoint)
+    trusting = optionsForClientTLS("127.0.0.1", Certificate.loadPEM(certificate))
+    connections = []
+    for number in (1, 2):
+        connections.append(
+            await connectProtocol(
+                wrapClientTLS(
+                    trusting,
+                    TCP4ClientEndpoint(reactor, "127.0.0.1", portOf(service)),
+                ),
+                Connection(),
+            )
+        )
+        connections[-1].transport.write(GET)
+        await answers.arrived(number)
+    idle, waiting = connections
+    answers.requests[0].finish()
+    await patiently(idle.until(b"0\r\n\r\n"))
+    stopping = ended(service)
+    await patiently(idle.closed)
+    answers.requests[1].write(b"whole")
+    answers.requests[1].finish()
+    assert (await patiently(waiting.closed)).endswith(b"5\r\nwhole\r\n0\r\n\r\n")
+    await stopping
+
+
+# Beginning, and the log.
+
+
+@pytest_twisted.ensureDeferred
+async def test_theLastRequestIsInTheAccessLog(start: Starting, tmp_path: Path) -> None:
+    """
+    The access log stays open until the last request has ended.
+    """
+    answers = Answers()
+    service = start(answers, logPath=str(tmp_path / "access.log"))
+    connection = await connected(service)
+    connection.transport.write(GET)
+    request = await answers.arrived()
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    request.finish()
+    await stopping
+    assert '"GET / HTTP/1.1" 200' in (tmp_path / "access.log").read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_itCanBeStartedAgain(start: Starting) -> None:
+    """
+    A service that was stopped can be started again, and serves as before.
+    """
+    service = start(lambda request: "hello")
+    await ended(service)
+    service.startService()
+    reply = await Browser(portOf(service)).get()
+    assert (reply.text, reply.header("Connection")) == ("hello", None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_whereItServesIsLogged(start: Starting, logged: list[Any]) -> None:
+    """
+    The log says where to find it.
+    """
+    service = start(lambda request: "hello")
+    [event] = [e for e in logged if "address" in e and "Serving" in e["log_format"]]
+    assert event["address"] == f"http://127.0.0.1:{portOf(service)}/"
+
+
+@pytest_twisted.ensureDeferred
+async def test_aPortThatIsTakenStopsTheOthers(start: Starting) -> None:
+    """
+    If one endpoint is taken, starting fails, and the others are let go.
+    """
+    taken = portOf(start(lambda request: "hello"))
+    free = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    service = WebService(
+        GracefulSite(Page(lambda request: "")),
+        free,
+        f"tcp:{taken}:interface=127.0.0.1",
+    )
+    listening = []
+    listen = free.listen
+    free.listen = lambda factory: listen(factory).addCallback(  # type: ignore[method-assign]
+        lambda port: listening.append(port) or port
+    )
+    with pytest.raises(CannotListenError):
+        service.startService()
+    [port] = listening
+    await eventually(lambda: not port.connected)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "nonsense",
+        "tcp:x",
+        "ssl:0:privateKey=/nowhere",
+        "systemd:domain=INET:index=0",
+    ],
+)
+def test_whatIsNoEndpointIsRefused(endpoint: str) -> None:
+    """
+    A description that describes no endpoint is refused.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        WebService(GracefulSite(Page(lambda request: "")), endpoint)
+    assert caught.value.option == "listen"
+    assert repr(endpoint) in str(caught.value)
+
+
+@pytest.mark.parametrize("gracePeriod", [-1, float("nan"), "x", None])
+def test_aGracePeriodThatIsNoneIsRefused(gracePeriod: Any) -> None:
+    """
+    A grace period is a number of seconds, zero or more.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        WebService(GracefulSite(Page(lambda request: "")), gracePeriod=gracePeriod)
+    assert caught.value.option == "gracePeriod"
