@@ -299,12 +299,17 @@ def shop(request: Any) -> Element:
         form(
             request,
             "/order",
-            *(
-                tags.button(BREADS[bread], name="bread", value=bread, class_="quiet")
-                for bread in BREADS
-            ),
+            tags.ul([offer(bread) for bread in BREADS], class_="items"),
         ),
         nav=entrance.wayOut(request),
+    )
+
+
+def offer(bread: str) -> Tag:
+    label = {"aria-label": f"Order: {BREADS[bread]}"}
+    return tags.li(
+        BREADS[bread],
+        tags.button("Order", name="bread", value=bread, class_="quiet", **label),
     )
 
 
