@@ -288,7 +288,12 @@ def cartContent(session: Session, cart: Cart, token: Token) -> list[Tag]:
     return [
         tags.ul([cartRow(key, cart, token) for key in cart], class_="items"),
         tags.p("Together: ", tags.strong(money(total(cart)))),
-        tags.div(orderForm(session, token), emptyForm(session, token), class_="row"),
+        tags.div(
+            orderForm(session, token),
+            emptyForm(session, token),
+            class_="row",
+            style=WRAPPED,
+        ),
     ]
 
 
@@ -300,7 +305,9 @@ def cartRow(key: str, cart: Cart, token: Token) -> Tag:
             token(),
             hidden("thing", key),
             numberInput(thing, cart[key]),
-            tags.button("Change", **{"aria-label": f"Change {thing.name}"}),
+            tags.button(
+                "Change", class_="quiet", **{"aria-label": f"Change {thing.name}"}
+            ),
             tags.button(
                 "Remove",
                 class_="quiet",
@@ -311,7 +318,9 @@ def cartRow(key: str, cart: Cart, token: Token) -> Tag:
             method="post",
             action="/cart/change",
             class_="row",
+            style=WRAPPED,
         ),
+        style=WRAPPED,
     )
 
 
@@ -381,6 +390,9 @@ HEADERS = {
     "style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
 }
+
+
+WRAPPED = "flex-wrap: wrap"  # on small screens
 
 
 def seeOther(address: str) -> Response:
