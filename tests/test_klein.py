@@ -45,6 +45,8 @@ from .support import (
     patiently,
     stepping,
 )
+from .test_docs import Visitor
+from .test_docs import run as runPage
 
 REQUEST = RequestComponent(IKleinSession)
 """
@@ -935,3 +937,57 @@ async def test_theTwoInterfacesAreTwo(serve: Serve) -> None:
         return f"{IKleinSession.providedBy(klein)} {ISession.providedBy(klein)}"
 
     assert (await serve(app.resource()).browser().get("/")).text == "True False"
+
+
+# The page of the documentation.
+
+
+def fieldsIn(html: str) -> dict[str, str]:
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html))
+
+
+@pytest_twisted.ensureDeferred
+async def test_formsOfTheGuideCanBeSent() -> None:
+    """
+    The forms of the how-to take notes, from either page and after a mistake, and
+    refuse what comes without a token.
+    """
+    page = runPage("docs/how-to/use-with-klein.md")
+    visitor = Visitor(page["resource"])
+    assert [(await visitor.get("/views")).text for _ in range(2)] == [
+        "Views: 1",
+        "Views: 2",
+    ]
+    for path in ("/", "/own"):
+        form = fieldsIn((await visitor.get(path)).text)
+        sent = await visitor.post("/notes", data={**form, "note": path})
+        assert sent.status == 303
+        forged = await visitor.post("/notes", data={"note": "poison"})
+        assert forged.status == 403
+    mistake = await visitor.post("/notes", data=form)
+    assert (mistake.status, fieldsIn(mistake.text)) == (400, form)
+    [record] = (await page["resource"].store.all()).values()
+    assert b'"notes":["/","/own"]' in record.payload
+
+
+@pytest_twisted.ensureDeferred
+async def test_membersOfTheGuideAreAuthorized() -> None:
+    """
+    The authorizer of the how-to lets those in who have logged in.
+    """
+    visitor = Visitor(runPage("docs/how-to/use-with-klein.md")["resource"])
+    assert (await visitor.get("/members")).status == 401
+    form = fieldsIn((await visitor.get("/")).text)
+    login = await visitor.post("/login", data={**form, "user": "ada"})
+    assert login.status == 303
+    assert (await visitor.get("/members")).text == "Welcome back, ada."
+
+
+@pytest_twisted.ensureDeferred
+async def test_theGuideAnswersWithoutASession() -> None:
+    """
+    The app of the how-to, served by itself, answers as the page says.
+    """
+    page = runPage("docs/how-to/use-with-klein.md")
+    answer = await Visitor(page["app"].resource()).get("/views")
+    assert (answer.status, answer.text) == (503, "Please come back in a moment.")
