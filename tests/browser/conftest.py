@@ -9,8 +9,9 @@ from functools import cache
 from tempfile import TemporaryDirectory
 
 import pytest
+from attrs import define
 
-from .programs import Programs, Server, find
+from .programs import Program, Programs, Server, find
 from .proxies import Certificate, Proxies, Proxy
 from .webdriver import Chromium, Driver, Tab
 
@@ -109,3 +110,43 @@ def server(serveOnce: Callable[..., Server]) -> Server:
     The site C{cookies}, without a proxy.
     """
     return serveOnce("tests.browser.server", "cookies")
+
+
+@define
+class Site:
+    """
+    An example, as a browser sees it.
+
+    @ivar home: its address, without a slash at the end.
+    @ivar cookie: the name of its cookie.
+    """
+
+    program: Program
+    home: str
+    cookie: str
+    isSecure: bool
+
+    def at(self, path: str) -> str:
+        return self.home + path
+
+
+@pytest.fixture(params=["http", "nginx", "haproxy"])
+def example(
+    request: pytest.FixtureRequest,
+    serveOnce: Callable[..., Server],
+    proxyOnce: Callable[[str, str], Proxy],
+) -> Callable[[str], Site]:
+    """
+    Gives the site of an example: over plain HTTP as the program is, and over HTTPS
+    behind each of the proxies.
+    """
+
+    def site(name: str) -> Site:
+        if request.param == "http":
+            server = serveOnce(f"examples.{name}", "0")
+            return Site(server.program, server.home, "connect.sid", False)
+        server = serveOnce("tests.browser.server", name)
+        home = proxyOnce(request.param, name).https(f"{name}.test", "")
+        return Site(server.program, home, "__Host-sid", True)
+
+    return site

@@ -160,3 +160,7 @@ class Server:
 
     program: Program
     port: int
+
+    @property
+    def home(self) -> str:
+        return f"http://127.0.0.1:{self.port}"

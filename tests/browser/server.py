@@ -1,15 +1,17 @@
 """
 What the browser is pointed at.
 
-    python -m tests.browser.server login|cookies
+    python -m tests.browser.server cookies|EXAMPLE
 
-Each site believes the proxies of these tests, and says where it listens.
+C{cookies} are pages of many configurations; an example is served for HTTPS
+behind a proxy.  Both believe the proxies of these tests.
 """
 
 from __future__ import annotations
 
 import sys
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -220,22 +222,16 @@ def cookies() -> IResource:
     return root
 
 
-def login() -> IResource:
-    from examples import login
-
-    return sessions(
-        login.app, name="__Host-sid", cookie=CookieOptions(secure=True), ttl=1800
-    )
-
-
-SITES = {"cookies": cookies, "login": login}
+def example(name: str) -> IResource:
+    app = import_module(f"examples.{name}").app
+    return sessions(app, name="__Host-sid", cookie=CookieOptions(secure=True))
 
 
 def main() -> None:
     from twisted.internet import reactor  # only here: importing it installs it
 
     [site] = sys.argv[1:]
-    root = SITES[site]()
+    root = cookies() if site == "cookies" else example(site)
     globalLogBeginner.beginLoggingTo(
         [textFileLogObserver(sys.stderr)], redirectStandardIO=False
     )

@@ -10,34 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import define
 
-from .programs import Programs, Server
-from .proxies import Proxy
+from .conftest import Site
+from .programs import Programs
 from .webdriver import Chromium, Tab
 
 PRIVATE = "Welcome back|Bernoulli|Log out"
 
 
-@define
-class Site:
+def logIn(tab: Tab, site: Site) -> None:
     """
-    The example, at an address.
+    Log in by way of the page that members want to see.
     """
-
-    home: str
-    cookie: str
-    isSecure: bool
-
-    def at(self, path: str) -> str:
-        return self.home + path
-
-    def logIn(self, tab: Tab) -> None:
-        """
-        Log in by way of the page that members want to see.
-        """
-        tab.visit(self.at("/members"))
-        fillIn(tab)
+    tab.visit(site.at("/members"))
+    fillIn(tab)
 
 
 def fillIn(tab: Tab, password: str = "analytical") -> None:
@@ -50,17 +36,9 @@ def logOut(tab: Tab) -> None:
     tab.press("form[action='/logout'] button")
 
 
-@pytest.fixture(params=["http", "nginx", "haproxy"])
-def site(
-    request: pytest.FixtureRequest,
-    serveOnce: Callable[..., Server],
-    proxyOnce: Callable[[str, str], Proxy],
-) -> Site:
-    if request.param == "http":
-        port = serveOnce("examples.login", "0").port
-        return Site(f"http://127.0.0.1:{port}", "connect.sid", False)
-    home = proxyOnce(request.param, "login").https("login.test", "")
-    return Site(home, "__Host-sid", True)
+@pytest.fixture
+def site(example: Callable[[str], Site]) -> Site:
+    return example("login")
 
 
 def cookie(tab: Tab) -> dict[str, Any]:
@@ -103,7 +81,7 @@ def test_theCookieIsSafe(tab: Tab, site: Site) -> None:
     }
     assert before.items() >= expected.items()
     assert tab.run("return document.cookie") == ""
-    site.logIn(tab)
+    logIn(tab, site)
     after = cookie(tab)
     assert after.items() >= expected.items()
     assert after["value"] != before["value"]
@@ -128,7 +106,7 @@ def test_afterTheLogoutTheBackButtonBringsNothingBack(tab: Tab, site: Site) -> N
     At logout the browser's cookie is gone, and the back button leads to the login
     instead of a page of members.
     """
-    site.logIn(tab)
+    logIn(tab, site)
     tab.visit(site.at("/members/minutes"))
     before = cookie(tab)
     logOut(tab)
@@ -153,8 +131,8 @@ def test_notEvenWithoutTheServer(tab: Tab, programs: Programs) -> None:
     cannot ask the server.
     """
     server = programs.serve("examples.login", "0")
-    site = Site(f"http://127.0.0.1:{server.port}", "connect.sid", False)
-    site.logIn(tab)
+    site = Site(server.program, server.home, "connect.sid", False)
+    logIn(tab, site)
     tab.visit(site.at("/members/minutes"))
     assert re.search(PRIVATE, tab.text)
     logOut(tab)
@@ -173,7 +151,7 @@ def test_twoTabsAreOneVisitor(chromium: Chromium, site: Site) -> None:
     for tab in (one, other, one):
         tab.visit(site.at("/"))
     other.visit(site.at("/login"))
-    site.logIn(one)
+    logIn(one, site)
     assert "Views of the front page so far: 3." in one.text
     fillIn(other)  # a form from before, with the token of the old session
     assert "Welcome back, ada." in other.text

@@ -169,7 +169,7 @@ class Tab:
         """
         What can be read on the page.
         """
-        text: str = self.call("GET", f"/element/{self.find('body')}/text")
+        text: str = self.run("return document.body.innerText")
         return text
 
     def find(self, selector: str) -> str:
@@ -216,12 +216,15 @@ class Tab:
         self.call("POST", f"/element/{found}/clear", {})
         self.call("POST", f"/element/{found}/value", {"text": text})
 
+    def click(self, selector: str) -> None:
+        self.call("POST", f"/element/{self.find(selector)}/click", {})
+
     def press(self, selector: str) -> None:
         """
         Click on what leads to another page, and wait until that is there.
         """
         self.run("window.isOld = true")
-        self.call("POST", f"/element/{self.find(selector)}/click", {})
+        self.click(selector)
         self._await("!window.isOld", "another page")
 
     def arrive(self, address: str) -> None:
@@ -229,6 +232,13 @@ class Tab:
         Wait until the page of this address is there.
         """
         self._await("location == arguments[0]", f"the page of {address}", address)
+
+    def reads(self, text: str) -> None:
+        """
+        Wait until this can be read on the page.
+        """
+        condition = "document.body.innerText.includes(arguments[0])"
+        self._await(condition, f"the page says {text!r}", text)
 
     def _await(self, condition: str, what: str, *arguments: Any) -> None:
         script = f"return {condition} && document.readyState == 'complete'"
