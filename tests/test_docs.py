@@ -10,7 +10,6 @@ import inspect
 import json
 import re
 import unittest
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ import pytest_twisted
 from treq.testing import StubTreq
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IServiceCollection
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 import txsession
@@ -27,6 +27,7 @@ from txsession import (
     ConditionalStore,
     CookieOptions,
     Record,
+    SessionError,
     SessionResource,
     SessionService,
     Store,
@@ -43,6 +44,7 @@ from .support import Page, clockAt
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+STREAMS = "docs/how-to/streams-and-websockets.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
@@ -88,15 +90,8 @@ def run(name: str) -> dict[str, Any]:
     """
     namespace: dict[str, Any] = {"__name__": f"docs.{Path(name).stem}"}
     for block in blocks(name, "python"):
-        if "twisted.web.websocket" in block and not hasWebSocket():
-            continue
         exec(compile(block, name, "exec"), namespace)
     return namespace
-
-
-def hasWebSocket() -> bool:
-    # Newer than the oldest Twisted that is supported, and an extra of it.
-    return bool(find_spec("wsproto") and find_spec("twisted.web.websocket"))
 
 
 class Visitor:
@@ -306,44 +301,59 @@ async def test_streamOfTheGuideIsSavedAtItsEnd() -> None:
 
 
 def run_streams() -> dict[str, Any]:
-    return run("docs/how-to/streams-and-websockets.md")
+    return run(STREAMS)
 
 
+def streamTable() -> list[tuple[str, bool, str]]:
+    """
+    What is tried after the first write, whether the browser has the cookie, and
+    what the page says that comes of it.
+    """
+    [rows] = tables(text(STREAMS))
+    return [
+        (code(row[0])[0], hasCookie, cell)
+        for row in rows
+        for hasCookie, cell in zip((True, False), row[1:], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("statement", "hasCookie", "said"), streamTable())
 @pytest_twisted.ensureDeferred
-async def test_socketOfTheGuideSavesWhatIsSaid() -> None:
+async def test_rowsOfTheTableOfStreamsHold(
+    statement: str, hasCookie: bool, said: str
+) -> None:
     """
-    The protocol of the how-to saves each message after its request is over, and
-    closes its socket when its session has ended, or if there was none.
+    What the table says that works after the first write does, and the rest
+    raises what it says.
     """
-    factory = run_streams()["ChatFactory"]()
-    protocols: list[Any] = []
 
-    def open_(request: Any) -> None:
-        protocols.append(factory.buildProtocol(request))
-        getSession(request)["user"] = "ada"
+    async def attempt(session: Any) -> str:
+        try:
+            if " = " in statement:
+                exec(statement, {"session": session})
+            else:
+                result = eval(statement, {"session": session})
+                await (result if isinstance(result, Deferred) else succeed(None))
+        except SessionError as error:
+            return type(error).__name__
+        return "works"
 
-    resource = SessionResource(Page(open_), secret="x", reactor=clockAt())
+    async def stream(request: Any) -> Any:
+        session = getSession(request)
+        if request.args.get(b"begin"):
+            session["begun"] = True
+            return ""
+        request.write(b"")
+        return await attempt(session)
+
+    resource = SessionResource(Page(stream), secret="x", reactor=clockAt())
     visitor = Visitor(resource)
-    await visitor.get()
-    await visitor.get()
-    sent: list[str] = []
-    for protocol in protocols:
-        protocol.negotiationStarted(
-            SimpleNamespace(
-                sendTextMessage=sent.append,
-                loseConnection=lambda: sent.append("closed"),
-            )
-        )
-        protocol.negotiationFinished()
-    assert sent == ["closed", "Hello, ada."]
-    protocol.textMessageReceived("one")
-    protocol.textMessageReceived("two")
-    assert sent[-1] == "You said 2 things."
-    [record] = (await resource.store.all()).values()
-    assert json.loads(record.payload)["said"] == 2
-    await resource.store.clear()
-    protocol.textMessageReceived("three")
-    assert sent[-1] == "closed"
+    if hasCookie:
+        await visitor.get("/?begin=1")
+    outcome = (await visitor.get()).text
+    assert outcome == (code(said)[0] if said.startswith("`") else "works")
+    stored = await resource.store.length()
+    assert stored == (hasCookie and "destroy" not in statement)
 
 
 def test_testsOfTheGuidePass() -> None:
