@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import pytest_twisted
 from klein import Authorization, Field, Form, Klein, RequestComponent, Requirer
+from klein.interfaces import IDependencyInjector, IRequiredParameter, SessionMechanism
 from klein.interfaces import ISession as IKleinSession
-from klein.interfaces import SessionMechanism
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.template import Element, Tag, TagLoader, renderer, tags
 from zope.interface import Interface, implementer
+from zope.interface.verify import verifyClass, verifyObject
 
 from txsession import (
     ConfigurationError,
@@ -31,7 +32,7 @@ from txsession import (
     StoreUnavailable,
     getSession,
 )
-from txsession.klein import SessionParameter, sessionPrerequisite
+from txsession.klein import KleinSession, SessionParameter, sessionPrerequisite
 from txsession.stores.sqlite import SQLiteStore
 
 from .support import (
@@ -360,24 +361,38 @@ async def test_noFormWithoutItsSession(serve: Serve, logged: list[Any]) -> None:
     assert "__csrf_protection__" not in page.text
 
 
+def inMemory(directory: Path) -> tuple[Any, Any]:
+    store = MemoryStore()
+    return store, store
+
+
+def inAFile(directory: Path) -> tuple[Any, Any]:
+    path = directory / "sessions.db"
+    return SQLiteStore(path), SQLiteStore(path)
+
+
+@pytest.mark.parametrize("makeStores", [inMemory, inAFile])
 @pytest_twisted.ensureDeferred
-async def test_theFormCanBeSentAfterARestart(serve: Serve, tmp_path: Path) -> None:
+async def test_theFormCanBeSentAfterARestart(
+    serve: Serve, tmp_path: Path, makeStores: Callable[[Path], tuple[Any, Any]]
+) -> None:
     """
-    What was opened before a restart can be sent after it, with a store that
-    lasts.
+    What a newcomer opened before a restart can be sent after it, with a store
+    that outlives the SessionResource.
     """
-    path = tmp_path / "sessions.db"
-    before, after = SQLiteStore(path), SQLiteStore(path)
+    before, after = makeStores(tmp_path)
     try:
         resource = SessionResource(notes(), secret=SECRET, store=before)
         browser = Browser(serve.site(resource).port)
         page = await browser.get("/")
-        await before.stop()
+        if before is not after:
+            await before.stop()
         resource = SessionResource(notes(), secret=SECRET, store=after)
         again = Browser(serve.site(resource).port, browser.cookies)
         assert (await take(again, tokenIn(page))).text == "Noted: tea"
         assert (await again.get("/note")).text == "tea"
         assert tokenIn(await again.get("/")) == tokenIn(page)
+        assert (await take(again, "0" * 64, "poison")).status == 403
     finally:
         await before.stop()
         await after.stop()
@@ -905,6 +920,16 @@ async def test_aSessionIsConfidentialOverHTTPS(
     headers = {"X-Forwarded-Proto": "https"} if isSecure else {}
     reply = await served.browser().get("/", headers=headers)
     assert reply.text == str(isConfidential)
+
+
+def test_whatIsGivenToKleinIsWhatItAsksFor() -> None:
+    """
+    Klein's interfaces are provided in full.
+    """
+    parameter = SessionParameter()
+    assert verifyObject(IRequiredParameter, parameter)
+    assert verifyObject(IDependencyInjector, parameter)
+    assert verifyClass(IKleinSession, KleinSession)
 
 
 @pytest_twisted.ensureDeferred
