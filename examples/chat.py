@@ -292,12 +292,12 @@ def talk(request: Any) -> Element:
 
 @app.route("/enter", methods=["POST"])
 async def enter(request: Any) -> Any:
-    return await entrance.enter(request)
+    return await entrance.enter(request, SITE)
 
 
 @app.route("/leave", methods=["POST"])
 async def leave(request: Any) -> Any:
-    return await entrance.leave(request)
+    return await entrance.leave(request, SITE)
 
 
 @app.route("/chat.js")

@@ -20,7 +20,16 @@ from txsession import getSession
 from .login import field, form, isFromOurForm, seeOther
 from .page import STYLE, page
 
-__all__ = ["asset", "cleaned", "enter", "leave", "nameForm", "show", "wayOut"]
+__all__ = [
+    "asset",
+    "cleaned",
+    "enter",
+    "leave",
+    "nameForm",
+    "refuse",
+    "show",
+    "wayOut",
+]
 
 LONGEST_NAME = 24
 
@@ -42,14 +51,14 @@ def nameForm(request: Any) -> Tag:
     )
 
 
-async def enter(request: Any) -> Any:
+async def enter(request: Any, site: str) -> Any:
     """
     Take the name of a visitor who has sent the form.
     """
     session = getSession(request)
     if "user" not in session:
         if not isFromOurForm(request):
-            return refuse(request)
+            return refuse(request, site)
         name = cleaned(field(request, "name"), LONGEST_NAME)
         if name:
             await session.regenerate()
@@ -60,11 +69,11 @@ async def enter(request: Any) -> Any:
     return seeOther(request, "/")
 
 
-async def leave(request: Any) -> Any:
+async def leave(request: Any, site: str) -> Any:
     session = getSession(request)
     if "user" in session:
         if not isFromOurForm(request):
-            return refuse(request)
+            return refuse(request, site)
         await session.destroy()
     return seeOther(request, "/")
 
@@ -76,10 +85,15 @@ def wayOut(request: Any) -> Tag:
     )
 
 
-def refuse(request: Any) -> bytes:
+def refuse(request: Any, site: str) -> Element:
     request.setResponseCode(403)
-    request.setHeader("Content-Type", "text/plain; charset=utf-8")
-    return b"The form was too old, or it did not come from this site.\n"
+    return show(
+        request,
+        site,
+        "That did not work",
+        tags.p("The form was too old, or it did not come from this site."),
+        tags.a("Try again", href="/", class_="button"),
+    )
 
 
 def cleaned(text: str, longest: int) -> str:

@@ -329,7 +329,7 @@ def order(request: Any) -> Any:
     if "user" not in session:
         return seeOther(request, "/")
     if not isFromOurForm(request):
-        return entrance.refuse(request)
+        return entrance.refuse(request, SITE)
     bread = entered(request, "bread")
     if bread in BREADS:
         ready = int((clock.seconds() + BAKING) * 1000)
@@ -344,12 +344,12 @@ def order(request: Any) -> Any:
 
 @app.route("/enter", methods=["POST"])
 async def enter(request: Any) -> Any:
-    return await entrance.enter(request)
+    return await entrance.enter(request, SITE)
 
 
 @app.route("/leave", methods=["POST"])
 async def leave(request: Any) -> Any:
-    return await entrance.leave(request)
+    return await entrance.leave(request, SITE)
 
 
 @app.route("/events.js")

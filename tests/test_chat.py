@@ -613,7 +613,8 @@ async def test_aForgedFormIsRefused(serve: Serve, room: Any, token: str) -> None
     browser = open_(serve).browser()
     data = {"name": "ada", "token": token}
     await browser.get("/")
-    assert (await browser.post("/enter", data=data)).status == 403
+    refused = await browser.post("/enter", data=data)
+    assert (refused.status, "Try again" in refused.text) == (403, True)
     await enter(browser, "ada")
     assert (await browser.post("/leave", data=data)).status == 403
     assert 'id="lines"' in (await browser.get("/")).text
