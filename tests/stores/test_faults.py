@@ -1,0 +1,148 @@
+"""
+Backends that crash, stop, or are taken over while requests come in.
+"""
+
+from __future__ import annotations
+
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from tests.servers import PostgreSQLServer, RedisServer, Server
+from txsession.stores.postgresql import PostgreSQLStore
+from txsession.stores.redis import RedisStore
+
+from ..support import Serve
+from .traffic import RATE, Traffic, application
+
+STORE_TIMEOUT = 2.0
+"""
+What the SessionResource is told, and the store half of it.
+"""
+
+SLACK = 1.0
+"""
+Seconds that a machine which does much else may take besides.
+"""
+
+RESUMPTION = 2.0
+"""
+Seconds within which the service has to resume once the server is back.
+"""
+
+
+def redisStore(server: RedisServer) -> RedisStore:
+    return RedisStore(server.url, timeout=STORE_TIMEOUT / 2)
+
+
+def postgresqlStore(server: PostgreSQLServer) -> PostgreSQLStore:
+    return PostgreSQLStore(server.url, timeout=STORE_TIMEOUT / 2)
+
+
+@pytest.fixture(params=["redis", "postgresql"])
+def backend(request: Any) -> Iterator[tuple[Server, Any]]:
+    """
+    A server of one's own, and a store on it.
+    """
+    server: Any = RedisServer() if request.param == "redis" else PostgreSQLServer()
+    try:
+        server.start()
+        store: Any = (redisStore if request.param == "redis" else postgresqlStore)(
+            server
+        )
+        yield server, store
+        pytest_twisted.blockon(store.stop())
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def begun(serve: Serve) -> Iterator[Callable[[Any], Any]]:
+    """
+    Begins traffic to a site whose sessions are in a store.
+    """
+    traffics = []
+
+    async def begin(store: Any) -> Traffic:
+        served = serve(
+            application, store=store, clock=reactor, storeTimeout=STORE_TIMEOUT
+        )
+        traffic = Traffic(served.port)
+        traffics.append(traffic)
+        await traffic.begin()
+        return traffic
+
+    yield begin
+    for traffic in traffics:
+        pytest_twisted.blockon(Deferred.fromCoroutine(traffic.end()))
+
+
+async def timed(work: Callable[[], None]) -> float:
+    """
+    Have a thread do something.
+
+    @return: when that was done.
+    """
+
+    def run() -> float:
+        work()
+        now: float = reactor.seconds()
+        return now
+
+    ended: float = await deferToThread(run)
+    return ended
+
+
+async def checkNothingIsLost(traffic: Traffic, store: Any) -> None:
+    """
+    What was said to be written is there, and only what was asked for.
+    """
+    records = await store.all()
+    assert traffic.missing(records) == []
+    assert traffic.miscounted(records) == []
+
+
+@pytest.mark.parametrize(
+    "seconds", [4, pytest.param(20, marks=pytest.mark.slow)], ids=["short", "long"]
+)
+@pytest_twisted.ensureDeferred
+async def test_aServerThatIsKilledLosesNothing(
+    backend: tuple[Server, Any], begun: Any, seconds: int
+) -> None:
+    """
+    The server is killed and started again in the middle of 200 requests a second:
+    whatever was answered with 200 is in the store, everything else was answered
+    with 503, nobody waited for longer than storeTimeout, and two seconds after the
+    server's return at the latest all is well again.
+    """
+    server, store = backend
+    traffic = await begun(store)
+    began = reactor.seconds()
+    traffic.start()
+
+    await deferLater(reactor, seconds / 4)
+    killed = await timed(server.kill)
+    await deferLater(reactor, seconds / 10)
+    assert store.available is False
+    returned = await timed(server.start)
+    await until(max(began + seconds, returned + RESUMPTION + 1))
+    await traffic.stop()
+
+    assert len(traffic.answers) > seconds * RATE * 0.9
+    assert {answer.status for answer in traffic.answers} == {200, 503}
+    assert max(answer.duration for answer in traffic.answers) < STORE_TIMEOUT + SLACK
+    assert all(answer.isWritten for answer in traffic.after(returned + RESUMPTION))
+    assert not any(killed < a.sent < a.ended < returned for a in traffic.written())
+    assert store.available is True
+    await checkNothingIsLost(traffic, store)
+
+
+async def until(time: float) -> None:
+    await deferLater(reactor, max(0, time - reactor.seconds()))

@@ -1,0 +1,243 @@
+"""
+Traffic for the tests of faults: requests at a steady pace that all write, and what
+became of each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
+
+from attrs import define, field, frozen
+from treq import content
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+
+from txsession import Record, getSession
+
+from ..support import PATIENCE, SetCookie
+
+RATE = 200
+"""
+Requests a second.
+"""
+
+PACE = 0.02
+"""
+Seconds between two moments at which the requests that are due are sent.
+"""
+
+
+def application(request: Any) -> str:
+    """
+    What is asked: C{/new/7} begins a session, C{/add/7} writes a key of its own
+    into one, C{/count} counts in one.
+    """
+    _, verb, *rest = request.path.decode().split("/")
+    session = getSession(request)
+    if verb == "count":
+        session["count"] = session.get("count", 0) + 1
+        return str(session["count"])
+    session["number" if verb == "new" else f"n{rest[0]}"] = int(rest[0])
+    return ""
+
+
+@frozen
+class Answer:
+    """
+    A request and what became of it.
+
+    @ivar sent: when.
+    @ivar sid: whose session it was about.
+    """
+
+    path: str
+    sid: str
+    sent: float
+    ended: float
+    status: int
+    text: str
+
+    @property
+    def duration(self) -> float:
+        return self.ended - self.sent
+
+    @property
+    def isWritten(self) -> bool:
+        return self.status == 200
+
+
+@define(eq=False)
+class Client:
+    """
+    Somebody with a session, who waits for each answer before they go on.
+    """
+
+    cookie: str
+    sid: str
+
+
+@define(eq=False)
+class Traffic:
+    """
+    Half of the requests begin a session.  Of the others, one half adds to a few
+    sessions that many use at once, and the other half counts in sessions that are
+    each used by one client at a time.
+
+    @ivar answers: those that have come.
+    @ivar pending: how many requests are waiting for theirs.
+    @ivar mostPending: how many ever were.
+    """
+
+    port: int
+    answers: list[Answer] = field(factory=list, init=False)
+    pending: int = field(default=0, init=False)
+    mostPending: int = field(default=0, init=False)
+    _shared: list[Client] = field(factory=list, init=False)
+    _idle: list[Client] = field(factory=list, init=False)
+    _sent: int = field(default=0, init=False)
+    _asked: list[Deferred[Any]] = field(factory=list, init=False)
+    _began: float = field(default=0.0, init=False)
+    _pacing: Any = field(init=False)
+    _agent: Any = field(init=False)
+    _pool: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pacing = LoopingCall(self._sendDue)
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = 50
+        self._pool.retryAutomatically = False
+        self._agent = Agent(reactor, pool=self._pool)
+
+    async def begin(self) -> None:
+        """
+        Begin the sessions that there are from the start.
+        """
+        clients = []
+        for _ in range(40):
+            answer, cookie = await self._ask("/new/0", None)
+            assert answer.isWritten
+            clients.append(Client(cookie, answer.sid))
+        self._shared, self._idle = clients[:10], clients[10:]
+
+    def start(self) -> None:
+        """
+        Send requests from now on.
+        """
+        self._began = reactor.seconds()
+        self._pacing.start(PACE)
+
+    def _sendDue(self) -> None:
+        due = (reactor.seconds() - self._began) * RATE
+        while self._sent < due:
+            self._send()
+
+    async def stop(self) -> None:
+        """
+        Send no more, and wait for all answers.
+        """
+        self._pacing.stop()
+        await gatherResults(self._asked)
+
+    async def end(self) -> None:
+        await self._pool.closeCachedConnections()
+
+    def _send(self) -> None:
+        self._sent += 1
+        kind = self._sent % 4
+        if kind == 0:
+            asking = self._add()
+        elif kind == 1 and self._idle:
+            asking = self._count()
+        else:
+            asking = self._new()
+        self._asked.append(Deferred.fromCoroutine(asking))
+
+    async def _new(self) -> None:
+        self.answers.append((await self._ask(f"/new/{self._sent}", None))[0])
+
+    async def _add(self) -> None:
+        client = self._shared[self._sent % len(self._shared)]
+        self.answers.append((await self._ask(f"/add/{self._sent}", client))[0])
+
+    async def _count(self) -> None:
+        client = self._idle.pop(0)
+        self.answers.append((await self._ask("/count", client))[0])
+        self._idle.append(client)
+
+    async def _ask(self, path: str, client: Client | None) -> tuple[Answer, str]:
+        self.pending += 1
+        self.mostPending = max(self.mostPending, self.pending)
+        sent = reactor.seconds()
+        headers = Headers({"Cookie": [client.cookie]} if client else {})
+        url = f"http://127.0.0.1:{self.port}{path}".encode()
+        asking = self._agent.request(b"POST", url, headers)
+        response = await asking.addTimeout(PATIENCE, reactor)
+        text = (await content(response)).decode()
+        self.pending -= 1
+        cookie, sid = "", client.sid if client else ""
+        for header in response.headers.getRawHeaders("Set-Cookie", []):
+            cookie = header.partition(";")[0]
+            sid = SetCookie.parse(header).sid
+        ended = reactor.seconds()
+        return Answer(path, sid, sent, ended, response.code, text), unquote(cookie)
+
+    # What must hold afterwards.
+
+    def written(self) -> list[Answer]:
+        """
+        The answers that said that what was asked was done.
+        """
+        return [answer for answer in self.answers if answer.isWritten]
+
+    def refused(self) -> list[Answer]:
+        return [answer for answer in self.answers if not answer.isWritten]
+
+    def after(self, time: float) -> list[Answer]:
+        """
+        The answers to what was asked after that.
+        """
+        return [answer for answer in self.answers if answer.sent > time]
+
+    def missing(self, records: dict[str, Record]) -> list[Answer]:
+        """
+        The answers that said that something is written which is not there.
+        """
+        documents = {sid: json.loads(r.payload) for sid, r in records.items()}
+        return [a for a in self.written() if not _isThere(a, documents.get(a.sid, {}))]
+
+    def miscounted(self, records: dict[str, Record]) -> list[Any]:
+        """
+        The sessions in which more was counted than was asked, or in which a count
+        was given twice.
+        """
+        return [
+            (answers, records[sid])
+            for sid, answers in self._counts().items()
+            if not _isRight(answers, json.loads(records[sid].payload)["count"])
+        ]
+
+    def _counts(self) -> dict[str, list[Answer]]:
+        counts: dict[str, list[Answer]] = {}
+        for answer in self.answers:
+            if answer.path == "/count":
+                counts.setdefault(answer.sid, []).append(answer)
+        return counts
+
+
+def _isThere(answer: Answer, document: dict[str, Any]) -> bool:
+    _, verb, *rest = answer.path.split("/")
+    if verb == "count":
+        return bool(document.get("count", 0) >= int(answer.text))
+    key = "number" if verb == "new" else f"n{rest[0]}"
+    return bool(document.get(key) == int(rest[0]))
+
+
+def _isRight(answers: Iterable[Answer], count: int) -> bool:
+    given = [int(answer.text) for answer in answers if answer.isWritten]
+    return given == sorted(set(given)) and len(given) <= count <= len(list(answers))
