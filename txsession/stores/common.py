@@ -93,19 +93,24 @@ class UnderWay:
 
     def add(self, work: Deferred[Any]) -> None:
         """
-        Something has begun, and is over when this Deferred fires.  Nobody else
-        may have added anything to it.
+        Something has begun, and is over when this Deferred fires.
         """
         self._count += 1
         work.addBoth(self._ended)
 
     def _ended(self, result: Any) -> Any:
         self._count -= 1
-        if not self._count:
-            waiting, self._waiting = self._waiting, []
-            for each in waiting:
-                each.callback(None)
+        if self._waiting:
+            # Not before those who wait for the work itself have gone on.
+            realReactor(None).callLater(0, self._tell)
         return result
+
+    def _tell(self) -> None:
+        if self._count:
+            return
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
     def over(self) -> Deferred[None]:
         """

@@ -25,12 +25,13 @@ import re
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
 import psycopg
 from attrs import define, field
-from psycopg import conninfo, sql
+from psycopg import conninfo, errors, sql
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -78,8 +79,6 @@ DELETE FROM {table} WHERE sid IN (
 """
 
 _FIND_TABLE = "SELECT to_regclass(%s)"
-# So that of two processes that find no table only one makes it.
-_LOCK = "SELECT pg_advisory_xact_lock(8217540921263)"
 _SCHEMA = """
 CREATE TABLE {table} (
   sid varchar NOT NULL COLLATE "default",
@@ -369,10 +368,17 @@ class PostgreSQLStore:
                     f"there is no table {name}; make it, or allow it to be made "
                     "(createTable=True)"
                 )
-            with connection.transaction():
-                connection.execute(_LOCK)
-                if not _isThere(connection, name):
-                    connection.execute(sql.SQL(_SCHEMA).format(**self._identifiers()))
+            schema = sql.SQL(_SCHEMA).format(**self._identifiers())
+            # Somebody else who finds no table may be faster.
+            with (
+                suppress(
+                    errors.DuplicateTable,
+                    errors.DuplicateObject,
+                    errors.UniqueViolation,
+                ),
+                connection.transaction(),
+            ):
+                connection.execute(schema)
         self._isTableThere = True
 
     def _identifiers(self) -> dict[str, sql.Identifier]:

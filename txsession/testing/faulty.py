@@ -1,0 +1,253 @@
+"""
+A store whose faults the test decides on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from inspect import iscoroutine
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from ..errors import StoreUnavailable
+
+__all__ = ["Fault", "FaultyStore"]
+
+OPERATIONS = frozenset(
+    {
+        *("get", "set", "destroy", "touch", "create", "replace"),
+        *("all", "length", "clear", "prune"),
+    }
+)
+
+
+@define(eq=False)
+class Fault:
+    """
+    What goes wrong, and when.  All that is said of when must be so.
+
+    @ivar kind: C{"delay"}: the call takes longer.  C{"fail"}: it fails, and
+        nothing was done.  C{"lose"}: it is carried out, and then fails, as when a
+        connection is lost before the answer came.  C{"hang"}: it is neither done
+        nor answered until C{release()}.  C{"disconnect"}: every call fails, and
+        C{available} is L{False}.
+    @ivar operations: which calls (C{"get"}, C{"replace"}, ...); none: all of them.
+    @ivar seconds: how much longer a call takes.
+    @ivar error: what it fails with.
+    @ivar skip: how many such calls go well first.
+    @ivar times: how many such calls go wrong then; L{None}: all of them.
+    @ivar start: from how many seconds on after the store was made.
+    @ivar end: until how many seconds after the store was made; L{None}: for ever.
+    """
+
+    kind: str
+    operations: frozenset[str] = frozenset()
+    seconds: float = 0
+    error: BaseException | None = None
+    skip: int = 0
+    times: int | None = None
+    start: float = 0
+    end: float | None = None
+
+    def isTime(self, age: float) -> bool:
+        """
+        Whether it can happen at this age of the store.
+        """
+        return self.start <= age and (self.end is None or age < self.end)
+
+    def strikes(self, operation: str, age: float) -> bool:
+        """
+        Whether it happens to this call, which it then counts.
+        """
+        if self.operations and operation not in self.operations:
+            return False
+        if not self.isTime(age) or self.times == 0:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+class FaultyStore:
+    """
+    A store around another, which it uses, with faults.  It has the abilities of
+    that other.
+
+        store = FaultyStore(MemoryStore(reactor=clock), reactor=clock)
+        store.fail("replace", times=1)           # the next save fails
+        store.hang("get")                        # loads are never answered ...
+        store.heal()                             # ... until now
+        store.disconnect(start=60, end=90)       # out of reach for half a minute
+
+    Each of the methods that cause faults takes the operations they happen to
+    (all, if none are named) and the keywords C{skip}, C{times}, C{start} and
+    C{end} of L{Fault <txsession.testing.Fault>}, which it returns.
+
+    @param store: the store that does the work.
+    @param reactor: the clock by which faults begin and end, and delays pass; the
+        global reactor, imported at first use, by default.
+    @param faults: what goes wrong from the beginning.
+    @ivar calls: the calls so far, as tuples of the operation and its arguments.
+    """
+
+    def __init__(
+        self, store: Any, *, reactor: Any | None = None, faults: Iterable[Fault] = ()
+    ) -> None:
+        self.store = store
+        self.calls: list[tuple[Any, ...]] = []
+        self._reactor = reactor
+        self._made: float | None = None if reactor is None else reactor.seconds()
+        self._faults = list(faults)
+        self._hanging: list[tuple[Deferred[None], Fault]] = []
+
+    def __repr__(self) -> str:
+        return f"<FaultyStore around {self.store!r}>"
+
+    # Faults.
+
+    def delay(self, seconds: float, *operations: str, **when: Any) -> Fault:
+        """
+        Have calls take so many seconds longer.
+        """
+        return self._add(Fault("delay", frozenset(operations), seconds=seconds, **when))
+
+    def fail(
+        self, *operations: str, error: BaseException | None = None, **when: Any
+    ) -> Fault:
+        """
+        Have calls fail, with L{StoreUnavailable <txsession.StoreUnavailable>} or
+        with another error, and without having done anything.
+        """
+        return self._add(Fault("fail", frozenset(operations), error=error, **when))
+
+    def lose(
+        self, *operations: str, error: BaseException | None = None, **when: Any
+    ) -> Fault:
+        """
+        Have calls fail after they were carried out.
+        """
+        return self._add(Fault("lose", frozenset(operations), error=error, **when))
+
+    def hang(self, *operations: str, **when: Any) -> Fault:
+        """
+        Have calls wait until C{release()} or C{heal()}.
+        """
+        return self._add(Fault("hang", frozenset(operations), **when))
+
+    def disconnect(self, **when: Any) -> Fault:
+        """
+        Be out of reach: every call fails with
+        L{StoreUnavailable <txsession.StoreUnavailable>}, calls that hang now
+        included, and C{available} is L{False}.
+        """
+        fault = self._add(Fault("disconnect", **when))
+        if fault.isTime(self._age()):
+            self._end(lambda waiting: waiting.errback(_unavailable(fault)))
+        return fault
+
+    def release(self) -> None:
+        """
+        Carry out the calls that hang.  Others will hang again.
+        """
+        self._end(lambda waiting: waiting.callback(None))
+
+    def heal(self) -> None:
+        """
+        End all faults, and carry out the calls that hang.
+        """
+        self._faults.clear()
+        self.release()
+
+    # The store.
+
+    @property
+    def available(self) -> bool:
+        """
+        Whether the store is within reach.
+        """
+        age = self._age()
+        if any(f.kind == "disconnect" and f.isTime(age) for f in self._faults):
+            return False
+        return getattr(self.store, "available", True) is not False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "store":
+            raise AttributeError(name)
+        value = getattr(self.store, name)
+        if name not in OPERATIONS or not callable(value):
+            return value
+        return lambda *arguments: self._call(name, value, arguments)
+
+    # How it is done.
+
+    def _clock(self) -> Any:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    def _age(self) -> float:
+        now: float = self._clock().seconds()
+        if self._made is None:
+            self._made = now
+        return now - self._made
+
+    def _add(self, fault: Fault) -> Fault:
+        self._faults.append(fault)
+        return fault
+
+    def _end(self, how: Callable[[Deferred[None]], None]) -> None:
+        hanging, self._hanging = self._hanging, []
+        for waiting, _ in hanging:
+            how(waiting)
+
+    def _call(
+        self, operation: str, method: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
+        self.calls.append((operation, *arguments))
+        age = self._age()
+        striking = [each for each in list(self._faults) if each.strikes(operation, age)]
+        if not striking:
+            return method(*arguments)
+        return Deferred.fromCoroutine(self._suffer(striking, method, arguments))
+
+    async def _suffer(
+        self,
+        striking: list[Fault],
+        method: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> Any:
+        for fault in striking:
+            if fault.kind == "delay":
+                await deferLater(self._clock(), fault.seconds)
+            elif fault.kind == "hang":
+                waiting: Deferred[None] = Deferred()
+                self._hanging.append((waiting, fault))
+                await waiting
+            elif fault.kind in ("fail", "disconnect"):
+                raise fault.error or _unavailable(fault)
+        answer = method(*arguments)
+        if isinstance(answer, Deferred) or iscoroutine(answer):
+            answer = await answer
+        for fault in striking:
+            if fault.kind == "lose":
+                raise fault.error or _unavailable(fault)
+        return answer
+
+
+_REASONS = {
+    "fail": "the store was made to fail",
+    "lose": "the answer was lost",
+    "disconnect": "the store is disconnected",
+}
+
+
+def _unavailable(fault: Fault) -> StoreUnavailable:
+    return StoreUnavailable(_REASONS[fault.kind])
