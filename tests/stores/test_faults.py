@@ -4,7 +4,7 @@ Backends that crash, stop, or are taken over while requests come in.
 
 from __future__ import annotations
 
-
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,9 +70,9 @@ def begun(serve: Serve) -> Iterator[Callable[[Any], Any]]:
     """
     traffics = []
 
-    async def begin(store: Any) -> Traffic:
+    async def begin(store: Any, storeTimeout: float = STORE_TIMEOUT) -> Traffic:
         served = serve(
-            application, store=store, clock=reactor, storeTimeout=STORE_TIMEOUT
+            application, store=store, clock=reactor, storeTimeout=storeTimeout
         )
         traffic = Traffic(served.port)
         traffics.append(traffic)
@@ -146,3 +146,48 @@ async def test_aServerThatIsKilledLosesNothing(
 
 async def until(time: float) -> None:
     await deferLater(reactor, max(0, time - reactor.seconds()))
+
+
+@pytest.mark.parametrize("storeTimeout", [STORE_TIMEOUT, STORE_TIMEOUT / 4])
+@pytest_twisted.ensureDeferred
+async def test_aServerThatIsPausedPilesUpNothing(
+    backend: tuple[Server, Any], begun: Any, storeTimeout: float
+) -> None:
+    """
+    The server stops answering without going away: the requests of the first second
+    time out, whichever of the two timeouts is the shorter, later ones are refused
+    at once, neither threads nor calls pile up, and when the server goes on, so does
+    the service.
+    """
+    server, store = backend
+    traffic = await begun(store, storeTimeout)
+    patience = min(storeTimeout, STORE_TIMEOUT / 2)
+    traffic.start()
+    await deferLater(reactor, 1)
+    threads = threading.active_count()
+
+    paused = reactor.seconds()
+    server.pause()
+    await until(paused + STORE_TIMEOUT / 2 + SLACK)
+    noticed = reactor.seconds()
+    isAvailable = store.available
+    await until(noticed + 1)
+    resumed = reactor.seconds()
+    pending, mostThreads = traffic.pending, threading.active_count()
+    server.resume()
+    await until(resumed + RESUMPTION + 1)
+    await traffic.stop()
+
+    assert isAvailable is False
+    assert {answer.status for answer in traffic.answers} == {200, 503}
+    assert max(answer.duration for answer in traffic.answers) < patience + SLACK
+    assert pending < RATE / 4
+    assert traffic.mostPending < RATE * (patience + SLACK)
+    assert mostThreads <= threads + 5
+    refused = [a for a in traffic.refused() if noticed < a.sent < resumed]
+    assert refused
+    assert sorted(a.duration for a in refused)[len(refused) // 2] < 0.1
+    assert not any(noticed < a.sent < a.ended < resumed for a in traffic.written())
+    assert all(answer.isWritten for answer in traffic.after(resumed + RESUMPTION))
+    assert store.available is True
+    await checkNothingIsLost(traffic, store)
