@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -148,8 +148,9 @@ class Programs:
         return Server(program, int(port))
 
     def end(self) -> None:
-        for program in reversed(self.started):
-            program.end()
+        with ExitStack() as ending:
+            for program in self.started:
+                ending.callback(program.end)
 
 
 @define(eq=False)

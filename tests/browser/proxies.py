@@ -194,10 +194,7 @@ class Proxies:
             ("/etc/haproxy/example.org.pem", str(self.certificate.both)),
             ("{ ssl_fc }\n", f"{{ ssl_fc }} || {{ dst_port {ports.plain} }}\n"),
         )
-        # Without a master there is nothing to wait for at its end.
-        return self._write(
-            directory / "haproxy.cfg", f"global\n    hard-stop-after 1s\n{site}", ["-f"]
-        )
+        return self._write(directory / "haproxy.cfg", site, ["-f"])
 
     @staticmethod
     def _write(path: Path, content: str, arguments: list[str]) -> list[str]:
