@@ -237,6 +237,25 @@ async def test_whoHasConnectedIsServed(start: Starting) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_aRequestThatIsUnreadIsAnswered(start: Starting) -> None:
+    """
+    A connection that seems idle is not closed if a request has arrived on it that
+    was not read yet.
+    """
+    service = start(lambda request: "hello")
+    with socket.create_connection(("127.0.0.1", portOf(service))) as client:
+        client.settimeout(5)
+        client.sendall(GET)
+        await eventually(lambda: service.site.connections)
+        [connection] = service.site.connections
+        await eventually(lambda: not connection.isFresh)
+        assert client.recv(1000).endswith(b"\r\n\r\nhello")
+        client.sendall(GET)
+        await patiently(service.site.drain(1000))
+        assert client.recv(1000).endswith(b"\r\n\r\nhello")
+
+
+@pytest_twisted.ensureDeferred
 async def test_whoHasJustConnectedMaySendARequest(start: Starting) -> None:
     """
     A connection that is accepted, and has brought nothing so far, has a moment

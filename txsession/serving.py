@@ -238,7 +238,7 @@ class GracefulSite(Site):
             self.reactor.callLater(MOMENT, self._closeIdle, True),
         ]
         # What has arrived is read between the one and the other.
-        for _ in range(0):
+        for _ in range(2):
             await deferLater(self.reactor, 0)
         running = len(self.running)
         if running:
