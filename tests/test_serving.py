@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -244,15 +245,17 @@ async def test_aRequestThatIsUnreadIsAnswered(start: Starting) -> None:
     """
     service = start(lambda request: "hello")
     with socket.create_connection(("127.0.0.1", portOf(service))) as client:
-        client.settimeout(5)
+        client.setblocking(False)
         client.sendall(GET)
-        await eventually(lambda: service.site.connections)
-        [connection] = service.site.connections
-        await eventually(lambda: not connection.isFresh)
+        await eventually(lambda: hasArrived(client))
         assert client.recv(1000).endswith(b"\r\n\r\nhello")
         client.sendall(GET)
         await patiently(service.site.drain(1000))
         assert client.recv(1000).endswith(b"\r\n\r\nhello")
+
+
+def hasArrived(client: socket.socket) -> bool:
+    return bool(select([client], [], [], 0)[0])
 
 
 @pytest_twisted.ensureDeferred
