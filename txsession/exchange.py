@@ -405,7 +405,7 @@ class Exchange:
             return False
         policy, record = self.policy, session._record
         if record is None:
-            return not policy.saveUninitialized
+            return not (policy.saveUninitialized or session._kept)
         if (
             session._stale
             or session._wasBorn
@@ -499,7 +499,7 @@ class Exchange:
             or (record is not None and self._isTouchDue(session, record, ends)),
             resave=policy.resave,
             rolling=policy.rolling,
-            saveUninitialized=policy.saveUninitialized,
+            saveUninitialized=policy.saveUninitialized or session._kept,
         )
 
     def _isTouchDue(self, session: Session, record: Record, ends: Expiry) -> bool:

@@ -21,12 +21,11 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
 from functools import wraps
 from inspect import isawaitable
 from typing import Any, ClassVar, cast
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from klein import RenderableForm, Requirer
 from klein.interfaces import IDependencyInjector, IRequiredParameter, SessionMechanism
 from klein.interfaces import ISession as IKleinSession
@@ -35,7 +34,6 @@ from zope.interface import implementer
 from zope.interface.interfaces import IInterface
 
 from .errors import ConfigurationError, NoSession, SessionDestroyed
-from .exchange import Exchange
 from .resource import getSession
 from .response import isTaken
 from .session import BARRIERS, ISession, Session
@@ -144,7 +142,6 @@ class KleinSession:
     _session: Session | None
     _authorizers: Mapping[Any, Authorizer]
     _isSafe: bool
-    _isKept: bool = field(default=False, init=False)
 
     def __repr__(self) -> str:
         return f"<KleinSession of {self._session!r}>"
@@ -211,14 +208,12 @@ class KleinSession:
         @raise HeadersAlreadySent: it is too late for that.
         """
         session = self._existing()
-        if self._isKept:
+        if session._kept:
             return
         exchange = session._exchange
         if session._record is None and exchange._isOutOfReach(session):
             raise exchange._tooLate(session, "identify")
-        self._isKept = True
-        session._accessed = True
-        session._exchange = _savingUninitialized(exchange)
+        session._accessed = session._kept = True
 
     def _existing(self) -> Session:
         session = self._session
@@ -245,15 +240,6 @@ async def _sessionOf(request: Any) -> Session | None:
         return await session.load()
     except NoSession:
         return None
-
-
-def _savingUninitialized(exchange: Exchange) -> Exchange:
-    """
-    The same exchange, but for C{saveUninitialized}.
-    """
-    saving = copy(exchange)
-    saving.policy = evolve(exchange.policy, saveUninitialized=True)
-    return saving
 
 
 def _disarm(request: Any) -> None:

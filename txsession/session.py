@@ -114,6 +114,7 @@ class Session(MutableMapping[str, Any]):
         "_exposed",
         "_fixed",
         "_isSecure",
+        "_kept",
         "_lifetimeSet",
         "_maxAge",
         "_meta",
@@ -187,6 +188,7 @@ class Session(MutableMapping[str, Any]):
         self._accessed = False
         self._decided = False
         self._ended = False
+        self._kept = False  # to be stored, though nothing may be written to it
         self._saved = False
         self._touched = False
         self._unset = False
