@@ -16,11 +16,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.servers import PostgreSQLServer, RedisServer, Server
+from txsession import StoreUnavailable
 from txsession.stores.postgresql import PostgreSQLStore
 from txsession.stores.redis import RedisStore
 
-from ..support import Serve
-from .traffic import RATE, Traffic, application
+from ..support import PATIENCE, Serve
+from .traffic import PACE, RATE, Traffic, application
 
 STORE_TIMEOUT = 2.0
 """
@@ -191,3 +192,48 @@ async def test_aServerThatIsPausedPilesUpNothing(
     assert all(answer.isWritten for answer in traffic.after(resumed + RESUMPTION))
     assert store.available is True
     await checkNothingIsLost(traffic, store)
+
+
+async def comesAbout(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """
+    Wait until something is so.
+
+    @return: what the condition gave.
+    """
+    last = reactor.seconds() + seconds
+    while not (result := condition()):
+        assert reactor.seconds() < last, "it never came about"
+        await deferLater(reactor, PACE)
+    return result
+
+
+@pytest_twisted.ensureDeferred
+async def test_aServerThatIsPausedIsNoticedThoughNobodyWaits(
+    backend: tuple[Server, Any], logged: list[Any]
+) -> None:
+    """
+    That a server does not answer is found out even if all who asked have given up
+    before, because of a shorter storeTimeout or because their clients left; it is
+    logged once, as a warning, and the attempts in vain are not.
+    """
+    server, store = backend
+    await store.start()
+    server.pause()
+
+    def isNoticed() -> bool:
+        waiting = store.get("nobody").addErrback(lambda failure: None)
+        reactor.callLater(STORE_TIMEOUT / 20, waiting.cancel)
+        return not store.available
+
+    await comesAbout(isNoticed)
+    with pytest.raises(StoreUnavailable):
+        await store.get("nobody")
+    await deferLater(reactor, STORE_TIMEOUT)
+    assert store.available is False
+    server.resume()
+    await comesAbout(lambda: store.available)
+    assert await store.get("nobody") is None
+    levels = [
+        e["log_level"].name for e in logged if "{store}" in (e["log_format"] or "")
+    ]
+    assert levels == ["warn", "info"]

@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, StoreError
 __all__ = [
     "UnderWay",
     "checkHeld",
+    "detached",
     "failing",
     "nothing",
     "realReactor",
@@ -74,6 +75,21 @@ def checkHeld(isHeld: bool) -> None:
     """
     if not isHeld:
         raise StoreError("this store cannot hold such an ID; genid must not make it")
+
+
+def detached(work: Deferred[T]) -> Deferred[T]:
+    """
+    What somebody waits for who may stop waiting, by cancelling it, while the work
+    goes on.
+    """
+    waiting: Deferred[T] = Deferred()
+
+    def ended(result: Any) -> None:
+        if not waiting.called:
+            waiting.callback(result)
+
+    work.addBoth(ended)
+    return waiting
 
 
 def nothing(*_: Any) -> None:

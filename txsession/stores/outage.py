@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import StoreUnavailable
+from ..errors import StoreTimeout, StoreUnavailable
 
 __all__ = ["Outage", "Reach", "backoff"]
 
@@ -82,8 +82,8 @@ class Outage(Reach):
 
     @ivar reactor: gives the reactor that waits between two attempts.
     @ivar attempt: tries to reach the backend; its Deferred fails with
-        L{StoreUnavailable <txsession.StoreUnavailable>} if it is still out of
-        reach.
+        L{StoreUnavailable <txsession.StoreUnavailable>} or
+        L{StoreTimeout <txsession.StoreTimeout>} if it is still out of reach.
     """
 
     reactor: Callable[[], Any]
@@ -126,7 +126,7 @@ class Outage(Reach):
         self._trying = None
         if self.reason is None:
             return
-        if failure.check(StoreUnavailable) is None:
+        if failure.check(StoreUnavailable, StoreTimeout) is None:
             self.log.failure("{store} could not be tried.", failure, store=self.store)
         self.reason = failure.getErrorMessage()
         self._schedule()

@@ -39,7 +39,15 @@ from zope.interface import implementer
 from ..errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from ..lifetime import Duration, asSeconds
 from ..record import LATEST, Record, asMilliseconds
-from .common import UnderWay, checkHeld, failing, nothing, realReactor, wholeNumber
+from .common import (
+    UnderWay,
+    checkHeld,
+    detached,
+    failing,
+    nothing,
+    realReactor,
+    wholeNumber,
+)
 from .outage import Reach, backoff
 
 __all__ = ["RedisStore"]
@@ -307,7 +315,8 @@ class RedisStore:
         else:
             asking = maybeDeferred(getattr(connection, method), *arguments)
         self._underWay.add(asking)
-        return asking.addErrback(self._link.explain, connection)
+        # A server that does not answer is found out even if nobody waits for so long.
+        return detached(asking.addErrback(self._link.explain, connection))
 
     async def _batches(self) -> AsyncIterator[list[bytes]]:
         """
