@@ -428,13 +428,17 @@ async def test_aServiceThatDoesNotStopIsGivenUp(
 
 
 @pytest_twisted.ensureDeferred
-async def test_aServiceThatFailsToStopIsNoObstacle(start: Starting) -> None:
+async def test_aServiceThatFailsToStopIsNoObstacle(
+    start: Starting, logged: list[Any]
+) -> None:
     """
-    A store that fails to stop does not keep the process either.
+    A store that fails to stop does not keep the process either, and it is logged.
     """
     service = start(Answers())
-    Recording(end=fail(ValueError())).setServiceParent(service)
+    Recording(end=fail(ValueError("broken"))).setServiceParent(service)
     await ended(service)
+    [event] = [e for e in logged if "log_failure" in e]
+    assert event["log_failure"].getErrorMessage() == "broken"
 
 
 @pytest_twisted.ensureDeferred

@@ -394,8 +394,8 @@ class WebService(MultiService):
     async def _stopServices(self, seconds: float) -> None:
         over: Deferred[bool] = Deferred()
         self._giveUp = self.site.reactor.callLater(seconds, over.callback, False)
-        stopped = maybeDeferred(super().stopService)
-        stopped.addBoth(lambda _: None if over.called else over.callback(True))
+        stopped = DeferredList([_stopped(each) for each in reversed(list(self))])
+        stopped.addCallback(lambda _: None if over.called else over.callback(True))
         if await over:
             self._giveUp.cancel()
         else:
@@ -431,6 +431,14 @@ class _Attempt:
             self.failure = failure
         elif not failure.check(CancelledError):
             _log.failure("Cannot listen at {name}.", failure, name=self.name)
+
+
+def _stopped(service: Any) -> Deferred[Any]:
+    return maybeDeferred(service.stopService).addErrback(
+        lambda failure: _log.failure(
+            "{service} did not stop as it should.", failure, service=service
+        )
+    )
 
 
 def _stopPort(port: Any) -> Deferred[Any]:
