@@ -39,7 +39,7 @@ def certificate(programs: Programs) -> Certificate:
 
 
 @pytest.fixture(scope="session")
-def chromiumOnce(driver: Driver, certificate: Certificate) -> Iterator[Chromium]:
+def chromium(driver: Driver, certificate: Certificate) -> Iterator[Chromium]:
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = driver.open(
             find("chromium"),
@@ -51,17 +51,19 @@ def chromiumOnce(driver: Driver, certificate: Certificate) -> Iterator[Chromium]
 
 
 @pytest.fixture
-def chromium(chromiumOnce: Chromium) -> Chromium:
+def tab(chromium: Chromium) -> Tab:
     """
-    A browser that no site knows yet.
+    A tab of a browser that no site knows yet.
     """
-    chromiumOnce.forget()
-    return chromiumOnce
+    return chromium.forget()
 
 
 @pytest.fixture
-def tab(chromium: Chromium) -> Tab:
-    return chromium.open()
+def tabs(tab: Tab) -> list[Tab]:
+    """
+    Two tabs of one browser.
+    """
+    return [tab, tab.browser.open()]
 
 
 # What it talks to is started for the first test that asks for it, and serves

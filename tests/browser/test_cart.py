@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from .conftest import Site
-from .webdriver import Chromium, Tab
+from .webdriver import Tab
 
 
 @pytest.fixture
@@ -65,12 +65,11 @@ def test_whatIsPutIntoTheCartIsOrderedOnce(tab: Tab, site: Site) -> None:
     assert site.program.said.count(f"Order {number}: ") == 1
 
 
-def test_twoTabsFillOneCart(chromium: Chromium, site: Site) -> None:
+def test_twoTabsFillOneCart(tabs: list[Tab], site: Site) -> None:
     """
     Of what two tabs put into the cart at the same time, nothing is lost.
     """
-    things = {"assam": chromium.open(), "sencha": chromium.open()}
-    for thing, tab in things.items():
+    for thing, tab in zip(("assam", "sencha"), tabs, strict=True):
         tab.visit(site.at("/"))
         tab.run(
             """
@@ -80,18 +79,18 @@ def test_twoTabsFillOneCart(chromium: Chromium, site: Site) -> None:
             formOf(thing),
         )
     tab.run("new BroadcastChannel('go').postMessage('go')")
-    for tab in things.values():
+    for tab in tabs:
         tab.arrive(site.at("/cart"))
     tab.reload()
     assert "Cart (2)" in tab.text
     assert "Together: 15.40 €" in tab.text
 
 
-def test_nobodyOrdersWhatTheyHaveNotSeen(chromium: Chromium, site: Site) -> None:
+def test_nobodyOrdersWhatTheyHaveNotSeen(tabs: list[Tab], site: Site) -> None:
     """
     If another tab has changed the cart, the order is shown before it is placed.
     """
-    one, other = chromium.open(), chromium.open()
+    one, other = tabs
     add(one, site, "assam")
     add(other, site, "pot")
     one.press(ORDER)

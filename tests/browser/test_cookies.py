@@ -11,7 +11,7 @@ import pytest
 
 from .programs import Programs, Server
 from .server import CASES
-from .webdriver import Chromium, Tab
+from .webdriver import Tab
 
 SECURE = {
     "default": {"sameSite": "Lax"},
@@ -230,14 +230,13 @@ def test_framesHaveASessionForEachSiteAroundThem(tab: Tab, proxyOnce: Any) -> No
     ("case", "isKept"), [("default", True), ("overwriting", False)]
 )
 def test_twoTabsAtOnceLoseNothing(
-    chromium: Chromium, server: Server, case: str, isKept: bool
+    tabs: list[Tab], server: Server, case: str, isKept: bool
 ) -> None:
     """
     Of two tabs that add to the session at the same time, both are heard, unless
     the last one to save is to win.
     """
     site = f"http://www.site.test:{server.port}/{case}"
-    tabs = [chromium.open(), chromium.open()]
     pages = [f"{site}/together/one", f"{site}/together/other"]
     for tab in tabs:
         tab.visit(f"{site}/")

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import Site
 from .programs import Programs
-from .webdriver import Chromium, Tab
+from .webdriver import Tab
 
 PRIVATE = "Welcome back|Bernoulli|Log out"
 
@@ -142,12 +142,12 @@ def test_notEvenWithoutTheServer(tab: Tab, programs: Programs) -> None:
     assert not re.search(PRIVATE, tab.text)
 
 
-def test_twoTabsAreOneVisitor(chromium: Chromium, site: Site) -> None:
+def test_twoTabsAreOneVisitor(tabs: list[Tab], site: Site) -> None:
     """
     What two tabs do counts for one session; who logs in with one is logged in with
     the other, and so with logging out.
     """
-    one, other = chromium.open(), chromium.open()
+    one, other = tabs
     for tab in (one, other, one):
         tab.visit(site.at("/"))
     other.visit(site.at("/login"))

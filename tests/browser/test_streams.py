@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import Site
 from .server import WebSocketResource
-from .webdriver import Chromium, Tab
+from .webdriver import Tab
 
 Example = Callable[[str], Site]
 
@@ -25,13 +25,13 @@ def comeIn(tab: Tab, site: Site, name: str) -> None:
 @pytest.mark.skipif(
     WebSocketResource is None, reason="needs Twisted with the websocket extra"
 )
-def test_theChatKnowsWhoTalks(chromium: Chromium, example: Example) -> None:
+def test_theChatKnowsWhoTalks(tabs: list[Tab], example: Example) -> None:
     """
     What one tab says the other hears, with the name of who said it; and when that
     one leaves, the other is out as well.
     """
     site = example("chat")
-    one, other = chromium.open(), chromium.open()
+    one, other = tabs
     comeIn(one, site, "Ada")
     other.visit(site.at("/"))
     for tab in (one, other):
@@ -45,13 +45,13 @@ def test_theChatKnowsWhoTalks(chromium: Chromium, example: Example) -> None:
     other.reads("Who is there?")
 
 
-def test_theBakeryTellsWhatIsReady(chromium: Chromium, example: Example) -> None:
+def test_theBakeryTellsWhatIsReady(tabs: list[Tab], example: Example) -> None:
     """
     The stream tells each tab what was ordered with another; and when that one
     leaves, it ends.
     """
     site = example("events")
-    one, other = chromium.open(), chromium.open()
+    one, other = tabs
     comeIn(one, site, "Ada")
     other.visit(site.at("/"))
     for tab in (one, other):

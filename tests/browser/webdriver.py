@@ -110,9 +110,11 @@ class Chromium:
         """
         return Tab(self, self.call("POST", "/window/new", {"type": "tab"})["handle"])
 
-    def forget(self) -> None:
+    def forget(self) -> Tab:
         """
         Close all tabs, and forget what any site has said.
+
+        @return: the one tab that there is then.
         """
         old: list[str] = self.call("GET", "/window/handles")
         new = self.open()
@@ -121,6 +123,7 @@ class Chromium:
             self.call("DELETE", "/window")
         new.devtools("Network.clearBrowserCookies")
         new.devtools("Network.clearBrowserCache")
+        return new
 
     def switch(self, handle: str) -> None:
         if handle != self._current:
