@@ -66,6 +66,7 @@ from .errors import (
 from .lifetime import Expiry, isTouchDue
 from .operations import begin, enqueue
 from .plan import CookieAction, Facts, Plan, StoreAction, decide
+from .pruning import Upkeep
 from .record import Record
 from .session import BARRIERS, ISession, Session
 from .signing import Fingerprint, Signer, fingerprint, generateID
@@ -153,6 +154,7 @@ class Exchange:
     signer: Signer
     log: Logger
     backend: Backend = field(init=False)
+    upkeep: Upkeep = field(init=False)
     _store: Any
     _reactor: Any = None
     _seconds: Callable[[], float] | None = None
@@ -162,6 +164,7 @@ class Exchange:
         self.backend = Backend(
             self._store, self.log, lambda: self.reactor, self.policy.storeTimeout
         )
+        self.upkeep = Upkeep.of(self._store, self.log, lambda: self.reactor)
 
     # The world outside.
 
@@ -253,9 +256,14 @@ class Exchange:
         return await answer if isinstance(answer, Deferred) else answer
 
     def _live(self, record: Record | None) -> Record | None:
-        if record is None or record.expires <= self.now():
+        if record is None:
             return None
-        return None if record.payload == TOMBSTONE else record
+        now = self.now()
+        if now >= self.upkeep.due:
+            self.upkeep.attend(now)
+        if record.expires <= now or record.payload == TOMBSTONE:
+            return None
+        return record
 
     def furnish(self, session: Session, sid: str, record: Record | None) -> None:
         """

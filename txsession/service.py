@@ -4,19 +4,18 @@ Starts a store, prunes it now and then, and stops it.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Coroutine, Iterable
-from inspect import isawaitable
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .backend import writesInFlight
 from .errors import ConfigurationError
 from .lifetime import Duration, asSeconds
+from .pruning import INTERVAL, LIMIT, Pruner, resultOf, served
 from .store import Store
 
 __all__ = ["SessionService"]
@@ -47,22 +46,26 @@ class SessionService(Service):
         self,
         store: Store,
         *,
-        pruneInterval: Duration | None = 900,
-        pruneLimit: int = 1000,
+        pruneInterval: Duration | None = INTERVAL,
+        pruneLimit: int = LIMIT,
         reactor: Any | None = None,
         jitter: Callable[[], float] | None = None,
     ) -> None:
         self.store: Any = store
-        self._interval = (
+        interval = (
             None if pruneInterval is None else asSeconds(pruneInterval, "pruneInterval")
         )
         if isinstance(pruneLimit, bool) or not isinstance(pruneLimit, int):
             raise ConfigurationError("must be a whole number", option="pruneLimit")
         if pruneLimit < 1:
             raise ConfigurationError("must be above zero", option="pruneLimit")
-        self._limit = pruneLimit
         self._reactor: Any = reactor
-        self._jitter = random.random if jitter is None else jitter
+        self._pruner: Pruner | None = None
+        if interval is not None and self._can("prune"):
+            self._pruner = Pruner(
+                store, self._log, lambda: self._reactor, interval, pruneLimit
+            )
+            self._pruner.jitter = jitter or self._pruner.jitter
         self._next: Any = None
         self._working: set[Deferred[None]] = set()
 
@@ -76,6 +79,8 @@ class SessionService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
+        with suppress(TypeError):  # cannot be hashed, or not be referred to weakly
+            served.add(self.store)
         if self._can("start"):
             self._work(self._start())
         self._schedule()
@@ -88,6 +93,8 @@ class SessionService(Service):
             with.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        with suppress(TypeError):
+            served.discard(self.store)
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -98,7 +105,7 @@ class SessionService(Service):
 
     async def _start(self) -> None:
         try:
-            await _resultOf(self.store.start())
+            await resultOf(self.store.start())
         except Exception:
             self._log.failure("The session store could not be started.")
 
@@ -108,7 +115,7 @@ class SessionService(Service):
         await _ends(writesInFlight(self.store))
         # Unless it was started again while it waited.
         if self._can("stop") and not self.running:
-            await _resultOf(self.store.stop())
+            await resultOf(self.store.stop())
 
     def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         working = Deferred.fromCoroutine(work)
@@ -116,34 +123,18 @@ class SessionService(Service):
         working.addBoth(lambda _: self._working.discard(working))
 
     def _schedule(self) -> None:
-        if self._interval is None or self._next is not None or not self._can("prune"):
-            return
-        delay = self._interval * (1 - self._jitter() / 2)
-        self._next = self._reactor.callLater(delay, self._pruneNow)
+        if self._pruner is not None and self._next is None:
+            self._next = self._reactor.callLater(self._pruner.delay(), self._pruneNow)
 
     def _pruneNow(self) -> None:
         self._next = None
         self._work(self._prune())
 
     async def _prune(self) -> None:
-        total = 0
-        try:
-            while True:
-                pruned = await _resultOf(self.store.prune(self._limit))
-                total += pruned
-                if pruned < self._limit or not self.running:
-                    break
-                # A store that answers at once must not keep the reactor.
-                await deferLater(self._reactor, 0)
-        except Exception:
-            self._log.failure("The session store could not be pruned.")
-        self._log.debug("pruned {total} expired sessions", total=total)
+        assert self._pruner is not None
+        await self._pruner.prune(lambda: bool(self.running))
         if self.running:
             self._schedule()
-
-
-async def _resultOf(answer: Any) -> Any:
-    return await answer if isawaitable(answer) else answer
 
 
 async def _ends(pending: Iterable[Deferred[Any]]) -> None:
