@@ -13,29 +13,27 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import isawaitable
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import click
 from attrs import asdict, define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, globalLogBeginner
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 
 from . import __version__
 from .backend import Backend
-from .copying import Copying, Counts, recordsOf
+from .copying import Copying, recordsOf
 from .errors import ConfigurationError, SessionError
 from .listing import Condition, Entry, described, printable, table
-from .service import SessionService
+from .running import Signalled, runReactor, started
+from .secretfile import SecretFileError, createSecrets, newSecret, rotateSecrets
 from .signing import fingerprint
 from .stores.url import storeFromURL
 
@@ -60,6 +58,12 @@ SHOWN_FAILURES = 10
 How many of the sessions that could not be copied are named.
 """
 
+UNREAD = 141
+"""
+The status of a process whose output nobody reads: that of one which has died of
+SIGPIPE, a signal that not all systems have.
+"""
+
 _log = Logger()
 
 
@@ -72,22 +76,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _expectAnything(sys.stdout, sys.stderr)
+    status = _carryOut(given)
     try:
-        status = cli.main(given, prog_name="txsession", standalone_mode=False)
         sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    except OSError as error:
+        _discardOutput()
+        return _complain(f"the output could not be written: {error.strerror}")
+    return status
+
+
+def _carryOut(arguments: list[str]) -> int:
+    try:
+        status = cli.main(arguments, prog_name="txsession", standalone_mode=False)
     except click.UsageError as error:
-        return _complain(_usage(error, given))
+        return _complain(_usage(error, arguments))
     except click.ClickException as error:
         return _complain(error.format_message())
     except click.Abort as error:
         return _aborted(error)
     except KeyboardInterrupt:
         return _signalled(signal.SIGINT)
-    except _Signalled as error:
-        return _signalled(error.number)
-    except BrokenPipeError:
+    except Signalled as error:
+        return _signalled(error.number, error.progress)
+    except _Unread:
         return _unread()
-    except SessionError as error:
+    except (SessionError, SecretFileError) as error:
         return _complain(str(error))
     except Exception as error:
         # A store's, whose authors may see the rest in their tests.
@@ -107,40 +122,39 @@ def _expectAnything(*streams: Any) -> None:
 # What goes wrong.
 
 
-class _Signalled(Exception):
-    """
-    The process was told to end.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def _complain(problem: str) -> int:
     with suppress(BrokenPipeError):
         click.echo(f"txsession: {printable(' '.join(problem.split()))}", err=True)
     return 1
 
 
-def _signalled(number: int) -> int:
-    _complain("interrupted")
+def _signalled(number: int, progress: str = "") -> int:
+    _complain(f"interrupted: {progress}" if progress else "interrupted")
     return 128 + number
 
 
 def _aborted(error: click.Abort) -> int:
     if isinstance(error.__context__, KeyboardInterrupt):
         return _signalled(signal.SIGINT)
+    # Behind the question.
+    click.echo(err=True)
     return _complain("nothing was done")
 
 
-def _unread() -> int:
+class _Unread(Exception):
     """
     Nobody reads what is written, as behind C{| head}.
     """
+
+
+def _unread() -> int:
+    _discardOutput()
+    return UNREAD
+
+
+def _discardOutput() -> None:
     # Python flushes it once more at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
 
 
 def _usage(error: click.UsageError, arguments: Sequence[str]) -> str:
@@ -153,8 +167,8 @@ def _usage(error: click.UsageError, arguments: Sequence[str]) -> str:
     context = error.ctx
     path = "txsession" if context is None else context.command_path
     if isinstance(error, click.NoSuchOption) and path.endswith(("show", "destroy")):
-        message += " An ID that begins with - goes behind --."
-    return f"{message} {path} --help tells more."
+        message = f"{message.rstrip('.')}; an ID that begins with - goes behind --"
+    return f"{message.rstrip('.')}; see {path} --help"
 
 
 # What all commands have in common.
@@ -217,12 +231,16 @@ def _isJSON(asJSON: bool) -> bool:
 
 
 def _say(line: str) -> None:
-    click.echo(line)
+    try:
+        sys.stdout.write(f"{line}\n")
+    except BrokenPipeError as error:
+        # Click would end the process by itself.
+        raise _Unread from error
 
 
 def _sayJSON(document: Any) -> None:
     # In ASCII, so that no encoding and no terminal minds.
-    click.echo(json.dumps(document))
+    _say(json.dumps(document))
 
 
 def _counted(count: int, kind: str = "session") -> str:
@@ -280,9 +298,10 @@ class _Place:
         @param isMade: whether its file or table is made if it is missing.
         """
         try:
-            return self._named() or storeFromURL(
-                self.url if isMade else _asItIs(self.url)
-            )
+            named = self._named()
+            if named is not None:
+                return named
+            return storeFromURL(self.url if isMade else _asItIs(self.url))
         except ConfigurationError as error:
             problem = str(error).removeprefix("store: ")
             raise click.ClickException(f"{self.name}: {problem}") from error
@@ -370,24 +389,6 @@ async def _resultOf(answer: Any) -> Any:
     return await answer if isawaitable(answer) else answer
 
 
-# The reactor.
-
-
-@asynccontextmanager
-async def _started(*stores: Any) -> AsyncIterator[None]:
-    """
-    Have stores started, and stopped, as an application does.
-    """
-    services = [SessionService(store, pruneInterval=None) for store in stores]
-    for service in services:
-        service.startService()
-    try:
-        yield
-    finally:
-        for service in services:
-            await service.stopService()
-
-
 def _backend(store: Any) -> Backend:
     from twisted.internet import reactor
 
@@ -397,88 +398,526 @@ def _backend(store: Any) -> Backend:
 def _now() -> float:
     from twisted.internet import reactor
 
-    now: float = reactor.seconds()  # type: ignore[attr-defined]
+    now: float = reactor.seconds()
     return now
 
 
-def _withStore(place: _Place, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+def _withStore(store: Any, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """
     Do something with a store, and wait until that is done.
     """
 
-    async def run() -> T:
-        store = place.store()
-        async with _started(store):
+    async def whole() -> T:
+        async with started(store):
             return await work(store)
 
-    return _run(run)
+    return runReactor(whole)
 
 
-def _run(
-    work: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None] | None = None
-) -> T:
+# The command line.
+
+
+_EPILOGUE = """\b
+Examples:
+  export TXSESSION_STORE=sqlite:sessions.db
+  txsession list --key user
+  txsession destroy --where user=ada
+  txsession copy sqlite:sessions.db redis://127.0.0.1
+
+COMMAND --help tells more of each. The store is a URL that storeFromURL knows; or
+module:name, a store of your own or a callable that makes one, found from the current
+directory; or env:NAME, what that variable holds. What is visible on a command line is
+visible to everybody on the machine.
+"""
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=_EPILOGUE,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+)
+@_storeOption
+@_jsonOption
+@click.version_option(__version__, message="txsession %(version)s")
+@click.pass_context
+def cli(context: click.Context, store: str | None, asJSON: bool) -> None:
     """
-    Run the reactor until something is done.
-
-    @param stop: what a signal's handler calls to have it end soon; by default it is
-        broken off.  A second signal ends the process.
-    @raise _Signalled: there was a signal.
+    Look after the sessions in a store of txsession.
     """
-    return _Run(work, stop).result()  # type: ignore[no-any-return]
+    context.obj = _Common(store, asJSON)
+    if context.invoked_subcommand is None:
+        commands = ", ".join(sorted(cli.commands))
+        raise click.UsageError(f"What is to be done? There is {commands}.", context)
+
+
+@cli.command(
+    name="list",
+    epilog="\b\nExample:\n  txsession list --store sqlite:sessions.db --key user",
+)
+@_storeOption
+@_whereOption
+@click.option(
+    "--key",
+    "keys",
+    metavar="KEY",
+    multiple=True,
+    help="Show what sessions hold under this key, as in user or cart.owner. Can be "
+    "given several times.",
+)
+@_revealOption
+@_jsonOption
+def list_(
+    store: str | None,
+    conditions: list[Condition],
+    keys: tuple[str, ...],
+    reveal: bool,
+    asJSON: bool,
+) -> None:
+    """
+    List the sessions, those that expire first at the top.
+
+    IDs are shown as fingerprints, as they are in the logs. All other commands take
+    these in place of IDs.
+    """
+    place = _Place.ofOption(store)
+
+    async def find(store: Any) -> tuple[list[Entry], float]:
+        _needAll(store, command="list", place=place)
+        return await _found(store, conditions), _now()
+
+    entries, now = _withStore(place.store(), find)
+    if _isJSON(asJSON):
+        _sayJSONLines([entry.asJSON(reveal=reveal, keys=keys) for entry in entries])
+        return
+    if entries:
+        for line in table(entries, now, reveal=reveal, keys=keys):
+            _say(line)
+    _say(_counted(len(entries)))
+
+
+async def _found(store: Any, conditions: Sequence[Condition]) -> list[Entry]:
+    """
+    The sessions of which all this holds.
+    """
+    records = await recordsOf(store)
+    entries = (Entry.of(sid, record) for sid, record in records.items())
+    return sorted(
+        (each for each in entries if all(c.holds(each) for c in conditions)),
+        key=lambda entry: (entry.record.expires, entry.sid),
+    )
+
+
+def _sayJSONLines(documents: list[Any]) -> None:
+    """
+    Write one array, with a line for each of its elements.
+    """
+    lines = ",\n".join(json.dumps(document) for document in documents)
+    _say(f"[{lines}]")
+
+
+@cli.command(
+    epilog="\b\nExample:\n  txsession show --store sqlite:sessions.db 1f0c6a7d2b"
+)
+@click.argument("session", metavar="ID-OR-FINGERPRINT")
+@_storeOption
+@_revealOption
+@_jsonOption
+def show(session: str, store: str | None, reveal: bool, asJSON: bool) -> None:
+    """
+    Show what a session holds, and how long it lives.
+
+    With - in place of the ID, that is read from standard input, so that it is on no
+    command line.
+    """
+    place = _Place.ofOption(store)
+    [session] = _givenSessions([session], "show", only=1)
+
+    async def find(store: Any) -> tuple[Entry, float]:
+        found = await _Lookup(store, "show", place).entry(session)
+        if found is None:
+            raise click.ClickException(f"show: {_missing(session)}")
+        return found, _now()
+
+    entry, now = _withStore(place.store(), find)
+    if _isJSON(asJSON):
+        _sayJSON(entry.asWholeJSON(reveal=reveal))
+        return
+    for line in described(entry, now, reveal=reveal):
+        _say(line)
+
+
+def _givenSessions(
+    sessions: Sequence[str], command: str, only: int | None = None
+) -> list[str]:
+    """
+    What was given on the command line, or on standard input in its place.
+    """
+    if list(sessions) != ["-"]:
+        return list(sessions)
+    given = [line.strip() for line in sys.stdin if line.strip()]
+    if not given or (only is not None and len(given) != only):
+        wanted = "an ID on each line" if only is None else "one ID"
+        raise click.ClickException(f"{command}: standard input must hold {wanted}")
+    return given
+
+
+def _asFingerprint(session: str) -> str:
+    isOne = re.fullmatch("[0-9a-f]{10}", session)
+    return session if isOne else fingerprint(session)
+
+
+def _missing(session: str) -> str:
+    return f"there is no session {_asFingerprint(session)}"
 
 
 @define(eq=False)
-class _Run:
+class _Lookup:
     """
-    The one run of the reactor of this process.
+    Finds sessions by their IDs or fingerprints.
     """
 
-    work: Callable[[], Coroutine[Any, Any, Any]]
-    stop: Callable[[], None] | None
-    _working: Any = None
-    _outcome: Any = None
+    store: Any
+    command: str
+    place: _Place
+    _all: dict[str, list[str]] | None = None
+
+    async def sid(self, session: str) -> str | None:
+        """
+        The ID of a session, or L{None} if there is no such session.
+        """
+        entry = await self.entry(session)
+        return None if entry is None else entry.sid
+
+    async def entry(self, session: str) -> Entry | None:
+        """
+        The session, or L{None} if there is no such session.
+        """
+        backend = _backend(self.store)
+        record = await backend.ask("get", session)
+        if record is not None:
+            return Entry.of(session, record)
+        if _asFingerprint(session) != session:
+            return None
+        sid = await self._withFingerprint(session)
+        record = None if sid is None else await backend.ask("get", sid)
+        return None if sid is None or record is None else Entry.of(sid, record)
+
+    async def _withFingerprint(self, session: str) -> str | None:
+        if self._all is None:
+            _needAll(self.store, command=self.command, place=self.place)
+            self._all = {}
+            for sid in await recordsOf(self.store):
+                self._all.setdefault(fingerprint(sid), []).append(sid)
+        found = self._all.get(session, [])
+        if len(found) > 1:
+            raise click.ClickException(
+                f"{self.command}: {len(found)} sessions have the fingerprint "
+                f"{session}; give the ID (list --reveal tells it)"
+            )
+        return found[0] if found else None
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  txsession destroy 1f0c6a7d2b\n"
+    "  txsession destroy --where user=ada"
+)
+@click.argument("sessions", metavar="[ID-OR-FINGERPRINT]...", nargs=-1)
+@_storeOption
+@_whereOption
+@_jsonOption
+def destroy(
+    sessions: tuple[str, ...],
+    store: str | None,
+    conditions: list[Condition],
+    asJSON: bool,
+) -> None:
+    """
+    Destroy sessions: whoever has one is logged out.
+
+    Give IDs, fingerprints, or - to read them from standard input, one a line; or
+    --where, to log somebody out everywhere. (What list --where lists is what destroy
+    --where destroys.)
+    """
+    place = _Place.ofOption(store)
+    if bool(sessions) == bool(conditions):
+        raise click.UsageError("Name sessions, or say --where, and not both.")
+    given = _givenSessions(sessions, "destroy")
+
+    async def run(store: Any) -> tuple[list[str], list[str]]:
+        if conditions:
+            _needAll(store, command="destroy", place=place)
+            sids = [entry.sid for entry in await _found(store, conditions)]
+            return await _destroyed(store, sids), []
+        lookup = _Lookup(store, "destroy", place)
+        found = {session: await lookup.sid(session) for session in given}
+        sids = [sid for sid in found.values() if sid is not None]
+        missing = [session for session, sid in found.items() if sid is None]
+        return await _destroyed(store, list(dict.fromkeys(sids))), missing
+
+    destroyed, missing = _withStore(place.store(), run)
+    if _isJSON(asJSON):
+        unknown = [_asFingerprint(session) for session in missing]
+        _sayJSON({"destroyed": destroyed, "missing": unknown})
+    else:
+        _say(f"destroyed {_counted(len(destroyed))}")
+    if missing:
+        raise click.ClickException("destroy: " + "; ".join(map(_missing, missing)))
+
+
+async def _destroyed(store: Any, sids: list[str]) -> list[str]:
+    backend = _backend(store)
+    for sid in sids:
+        await backend.ask("destroy", sid)
+    return [fingerprint(sid) for sid in sids]
+
+
+@cli.command(epilog="\b\nExample:\n  txsession prune --store sqlite:sessions.db")
+@_storeOption
+@_jsonOption
+def prune(store: str | None, asJSON: bool) -> None:
+    """
+    Delete what is left of expired sessions.
+
+    A server does so by itself, too, from time to time.
+    """
+    place = _Place.ofOption(store)
+
+    async def run(store: Any) -> int:
+        _need(store, "prune", "prune", "PrunableStore", place)
+        total = 0
+        while True:
+            pruned: int = await _resultOf(store.prune(PRUNE_LIMIT))
+            total += pruned
+            if pruned < PRUNE_LIMIT:
+                return total
+
+    pruned = _withStore(place.store(), run)
+    if _isJSON(asJSON):
+        _sayJSON({"pruned": pruned})
+    else:
+        _say(f"deleted {_counted(pruned, 'expired session')}")
+
+
+@cli.command(epilog="\b\nExample:\n  txsession clear --store sqlite:sessions.db")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_storeOption
+@_jsonOption
+def clear(yes: bool, store: str | None, asJSON: bool) -> None:
+    """
+    Forget every session: everybody is logged out. It asks before it does.
+    """
+    place = _Place.ofOption(store)
+    made = place.store()
+    if not yes:
+        question = f"Forget every session in {printable(repr(made))}?"
+        click.confirm(question, abort=True, err=True)
+
+    async def run(store: Any) -> int:
+        _need(store, "clear", "clear", "EnumerableStore", place)
+        count: int = await _resultOf(store.length())
+        await _resultOf(store.clear())
+        return count
+
+    cleared = _withStore(made, run)
+    if _isJSON(asJSON):
+        _sayJSON({"cleared": cleared})
+    else:
+        _say(f"forgot {_counted(cleared)}")
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  txsession copy sqlite:sessions.db redis://127.0.0.1\n"
+    "  txsession copy env:OLD_STORE env:NEW_STORE --overwrite --delete"
+)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Where a session has other data in TO, write that of FROM over it.",
+)
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="At the end, delete the sessions in TO that are not in FROM.",
+)
+@_jsonOption
+def copy(source: str, target: str, overwrite: bool, delete: bool, asJSON: bool) -> None:
+    """
+    Copy every session from one store to another.
+
+    It can be broken off, by Ctrl-C for instance, and begun again: what is there
+    already is skipped. A session that has other data in TO keeps it, as TO may be in
+    use; one that ends later in FROM will do so in TO as well.
+
+    To move an application, copy while it runs, which may take its time; then stop it
+    and copy with --overwrite --delete, for what was changed or destroyed meanwhile;
+    then start it on TO. Do not copy again from then on: that would bring back the
+    sessions of those who have logged out.
+    """
+    places = _Place.of("FROM", source), _Place.of("TO", target)
+    transfer = _Transfer(*places, overwrite, delete, _isJSON(asJSON))
+    transfer.run()
+
+
+@define(eq=False)
+class _Transfer:
+    """
+    One run of C{copy}.
+    """
+
+    source: _Place
+    target: _Place
+    overwrites: bool
+    deletes: bool
+    isJSON: bool
+    _copying: Any = None
+    _bar: Any = None
     _signal: int | None = None
+    _named: int = 0
 
-    def result(self) -> Any:
-        from twisted.internet.task import react
-
-        # Otherwise what is critical is written to stderr.
-        globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
-        with suppress(SystemExit):
-            react(self._main)
+    def run(self) -> None:
+        """
+        Copy, and say how that went.
+        """
+        try:
+            runReactor(self._work, self._stop)
+        except SessionError as error:
+            if self._bar is None:
+                raise click.ClickException(f"{self.source.name}: {error}") from error
+            self._report()
+            raise click.ClickException(
+                f"{self.target.name}: {error}; {self._progress()}"
+            ) from error
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+        self._report()
         if self._signal is not None:
-            raise _Signalled(self._signal)
-        if isinstance(self._outcome, Failure):
-            self._outcome.raiseException()
-        return self._outcome
+            raise Signalled(self._signal, self._progress())
+        if self._copying.counts.failed:
+            failed = _counted(self._copying.counts.failed)
+            raise click.ClickException(f"copy: {failed} could not be copied")
 
-    def _main(self, reactor: Any) -> Deferred[None]:
-        ended: Deferred[None] = Deferred()
-        # Before that, the reactor would put handlers of its own in place of ours.
-        reactor.callWhenRunning(self._begin, reactor, ended)
-        return ended
+    async def _work(self) -> None:
+        source, target = self.source.store(), self.target.store(isMade=True)
+        _needAll(source, command="copy", place=self.source)
+        if self.deletes:
+            _needAll(target, command="copy --delete", place=self.target)
+        async with started(source, target):
+            self._copying = Copying(
+                _backend(source),
+                _backend(target),
+                _now,
+                overwrites=self.overwrites,
+                deletes=self.deletes,
+                began=self._began,
+                advanced=self._advanced,
+                failed=self._failed,
+            )
+            if self._signal is None:
+                await self._copying.run()
 
-    def _begin(self, reactor: Any, ended: Deferred[None]) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, partial(self._heard, reactor))
-        self._working = Deferred.fromCoroutine(self.work())
-        self._working.addBoth(self._ended, ended)
-
-    def _heard(self, reactor: Any, number: int, frame: object) -> None:
+    def _stop(self, number: int) -> None:
         self._signal = number
-        # Once more, and the process ends as if there were no handler.
-        signal.signal(number, signal.SIG_DFL)
-        if self.stop is None:
-            reactor.callFromThread(self._cancel)
-        else:
-            self.stop()
+        if self._copying is not None:
+            self._copying.stop()
 
-    def _cancel(self) -> None:
-        self._working.cancel()
+    def _began(self, total: int) -> None:
+        from tqdm import tqdm
 
-    def _ended(self, outcome: Any, ended: Deferred[None]) -> None:
-        self._outcome = outcome
-        if isinstance(outcome, Failure) and outcome.check(CancelledError) is None:
-            # The cause of a broken pipe, say, is for main() to see.
-            outcome.cleanFailure()
-        ended.callback(None)
+        # Only on a terminal.
+        self._bar = tqdm(total=total, unit=" sessions", disable=None, file=sys.stderr)
+
+    def _advanced(self) -> None:
+        self._bar.update()
+
+    def _failed(self, session: str, error: Exception) -> None:
+        self._named += 1
+        if self._named <= SHOWN_FAILURES:
+            self._bar.clear()
+            _complain(f"copy: session {session}: {_withoutContext(error)}")
+
+    def _report(self) -> None:
+        counts = self._copying.counts
+        if self.isJSON:
+            _sayJSON({**asdict(counts), "interrupted": self._signal is not None})
+            return
+        _say(
+            f"copied {counts.copied}, skipped {counts.skipped}, failed {counts.failed}"
+        )
+        for count, meaning in (
+            (counts.overwritten, "of the copied had other data in TO"),
+            (counts.renewed, "of the skipped live longer now"),
+            (counts.different, "of the skipped kept other data in TO (--overwrite)"),
+            (counts.deleted, "deleted that were only in TO"),
+        ):
+            if count:
+                _say(f"  {count} {meaning}")
+
+    def _progress(self) -> str:
+        counts = self._copying.counts
+        return (
+            f"{counts.done} of {_counted(counts.total)} are dealt with; the same "
+            "command goes on from there"
+        )
+
+
+def _withoutContext(error: Exception) -> str:
+    # An operation and a session that the line names already.
+    message = error.args[0] if isinstance(error, SessionError) and error.args else error
+    return str(message)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  txsession secret --create secrets\n"
+    "  txsession secret --rotate secrets --keep 2"
+)
+@click.option(
+    "--create",
+    "created",
+    metavar="PATH",
+    help="Make a file with a new secret, which nobody else may read.",
+)
+@click.option(
+    "--rotate",
+    "rotated",
+    metavar="PATH",
+    help="Put a new secret into the first line of such a file; the others remain.",
+)
+@click.option(
+    "--keep",
+    metavar="NUMBER",
+    type=click.IntRange(min=1),
+    help="With --rotate: leave only this many secrets in the file, the newest.",
+)
+@_jsonOption
+def secret(
+    created: str | None, rotated: str | None, keep: int | None, asJSON: bool
+) -> None:
+    """
+    Make a new secret to sign cookies with.
+
+    It is printed, or put into a file, which is one for --secret-file of twistd
+    txsession: a secret on each line, the newest first. Such a file is never
+    overwritten: what was in it remains, unless --keep says otherwise.
+    """
+    if created and rotated:
+        raise click.UsageError("--create and --rotate do not go together.")
+    if keep is not None and not rotated:
+        raise click.UsageError("--keep needs --rotate.")
+    if created:
+        _tellOfFile(created, createSecrets(Path(created)), _isJSON(asJSON))
+    elif rotated:
+        _tellOfFile(rotated, rotateSecrets(Path(rotated), keep), _isJSON(asJSON))
+    elif _isJSON(asJSON):
+        _sayJSON({"secret": newSecret()})
+    else:
+        _say(newSecret())
+
+
+def _tellOfFile(name: str, count: int, isJSON: bool) -> None:
+    if isJSON:
+        _sayJSON({"file": name, "secrets": count})
+    else:
+        _say(f"{name} begins with a new secret and holds {count}")
