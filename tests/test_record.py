@@ -7,8 +7,11 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
+from hypothesis import given
+from hypothesis.strategies import floats, integers
 
 from txsession import Record
+from txsession.record import LATEST, asMilliseconds
 
 RECORD = Record(b'{"cookie":{},"user":"ada"}', 100.5)
 
@@ -49,3 +52,34 @@ def test_doesNotShowWhatItHolds() -> None:
     The repr, which ends up in logs, says how long the payload is, not what.
     """
     assert repr(RECORD) == "Record(payload=<26 bytes>, expires=100.5)"
+
+
+@given(floats(0, LATEST / 1000, exclude_min=True))
+def test_millisecondsAreNeverEarlier(expires: float) -> None:
+    """
+    An expiry in milliseconds is never earlier than it was, and less than a
+    millisecond later.
+    """
+    milliseconds = asMilliseconds(expires)
+    assert milliseconds / 1000 >= expires
+    # What a float can tell apart grows with the date.
+    assert milliseconds / 1000 - expires < 0.00101
+
+
+@given(integers(1, LATEST))
+def test_wholeMillisecondsStay(milliseconds: int) -> None:
+    """
+    An expiry that is a whole number of milliseconds stays what it is.
+    """
+    assert asMilliseconds(milliseconds / 1000) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("expires", "milliseconds"),
+    [(-5.0, 0), (0.0, 0), (1e300, LATEST), (float("inf"), LATEST), (0.0001, 1)],
+)
+def test_millisecondsHaveLimits(expires: float, milliseconds: int) -> None:
+    """
+    Dates that no backend can hold become the nearest that all can.
+    """
+    assert asMilliseconds(expires) == milliseconds
