@@ -6,22 +6,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import pytest_twisted
+import txredisapi
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.servers import PostgreSQLServer, RedisServer, Server
+from tests.servers import PostgreSQLServer, RedisServer, Sentinel, Server
 from txsession import StoreUnavailable
 from txsession.stores.postgresql import PostgreSQLStore
 from txsession.stores.redis import RedisStore
 
-from ..support import PATIENCE, Serve
-from .traffic import PACE, RATE, Traffic, application
+from ..support import Serve
+from .backends import PACE, comesAbout, redisCommand, redisConnection
+from .traffic import RATE, Traffic, application
 
 STORE_TIMEOUT = 2.0
 """
@@ -194,19 +197,6 @@ async def test_aServerThatIsPausedPilesUpNothing(
     await checkNothingIsLost(traffic, store)
 
 
-async def comesAbout(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """
-    Wait until something is so.
-
-    @return: what the condition gave.
-    """
-    last = reactor.seconds() + seconds
-    while not (result := condition()):
-        assert reactor.seconds() < last, "it never came about"
-        await deferLater(reactor, PACE)
-    return result
-
-
 @pytest_twisted.ensureDeferred
 async def test_aServerThatIsPausedIsNoticedThoughNobodyWaits(
     backend: tuple[Server, Any], logged: list[Any]
@@ -237,3 +227,108 @@ async def test_aServerThatIsPausedIsNoticedThoughNobodyWaits(
         e["log_level"].name for e in logged if "{store}" in (e["log_format"] or "")
     ]
     assert levels == ["warn", "info"]
+
+
+# Sentinel.
+
+
+class Cluster:
+    """
+    A master, its replica, and a sentinel that watches over them.
+    """
+
+    def __init__(self) -> None:
+        # Without which a master that has been relieved takes writes for as long as
+        # Sentinel lets it: about eight seconds.
+        self.master = RedisServer(
+            *("--min-replicas-to-write", "1"), *("--min-replicas-max-lag", "2")
+        )
+        self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.master.port))
+        self.sentinel = Sentinel("main", self.master)
+        self.servers = [self.master, self.replica, self.sentinel]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main"
+
+    async def start(self) -> None:
+        for server in self.servers:
+            await deferToThread(server.start)
+        await comesAbout(lambda: any(b"+slave " in x for x in self.sentinel.output))
+        await self.replicated()
+
+    async def replicated(self) -> None:
+        """
+        Wait until the replica has all that has been written.
+        """
+        async with redisConnection(self.master.port) as connection:
+            for _ in range(1000):
+                # It waits for what this connection has written, and so for all
+                # that was written before.
+                with suppress(txredisapi.ResponseError):
+                    await connection.execute_command("SET", "witness", "1")
+                    if await connection.execute_command("WAIT", 1, 1000):
+                        return
+                await deferLater(reactor, PACE)
+        raise AssertionError("the replica does not follow")
+
+    def remove(self) -> None:
+        for server in self.servers:
+            server.remove()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    try:
+        pytest_twisted.blockon(Deferred.fromCoroutine(cluster.start()))
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.mark.parametrize("fault", ["killed", "paused", "demoted"])
+@pytest_twisted.ensureDeferred
+async def test_aFailoverLosesNothingThatTheReplicaHas(
+    cluster: Cluster, begun: Any, fault: str
+) -> None:
+    """
+    The master dies, hangs, or is relieved while requests come in: the service goes
+    on by itself with the one that Sentinel makes the new master, which has all that
+    had reached it, and all that is written from then on.
+    """
+    store = RedisStore(cluster.url, timeout=STORE_TIMEOUT / 2)
+    traffic = await begun(store)
+    traffic.start()
+    await deferLater(reactor, 1)
+    reached = traffic.written()
+    await cluster.replicated()
+
+    if fault == "killed":
+        await deferToThread(cluster.master.kill)
+    elif fault == "paused":
+        cluster.master.pause()
+    else:
+        await redisCommand(cluster.sentinel.port, "SENTINEL", "FAILOVER", "main")
+    await comesAbout(
+        lambda: any(b"+switch-master" in x for x in cluster.sentinel.output)
+    )
+    if fault == "demoted":
+        await comesAbout(lambda: traffic.refused())
+    switched = reactor.seconds()
+    await until(switched + RESUMPTION + 1)
+    if fault == "paused":
+        # A master that wakes up as one, for as long as it takes Sentinel to notice.
+        cluster.master.resume()
+        await deferLater(reactor, 1)
+    await traffic.stop()
+
+    assert {answer.status for answer in traffic.answers} == {200, 503}
+    assert max(answer.duration for answer in traffic.answers) < STORE_TIMEOUT + SLACK
+    assert all(answer.isWritten for answer in traffic.after(switched + RESUMPTION))
+    assert (await redisCommand(cluster.replica.port, "ROLE"))[0] == b"master"
+    records = await RedisStore(cluster.replica.url).all()
+    safe = [a for a in traffic.written() if a in reached or a.sent > switched]
+    missing = traffic.missing(records)
+    assert [answer for answer in safe if answer in missing] == []
+    await store.stop()

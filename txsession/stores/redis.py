@@ -373,6 +373,7 @@ class _Link:
     factory: _Factory | None = None
     _waiting: list[Deferred[Any]] = field(factory=list)
     _turn: int = 0
+    _isVerifying: bool = False
 
     @property
     def available(self) -> bool:
@@ -434,14 +435,37 @@ class _Link:
         Say by the exception's type what the trouble is.
         """
         error = failure.value
-        if isinstance(error, txredisapi.ResponseError) and _isUseless(str(error)):
-            # It may become the right one again, or another may have taken its
-            # place: that is found out when it is connected to anew.
-            self._drop(connection)
+        if isinstance(error, txredisapi.ResponseError):
+            if _isUseless(str(error)):
+                # It may become the right one again, or another may have taken its
+                # place: that is found out when it is connected to anew.
+                self._drop(connection)
+            elif "NOREPLICAS" in str(error) and self.address.service is not None:
+                # Perhaps because all of them follow another master by now.
+                self._verify(connection)
         if isinstance(error, txredisapi.TimeoutError):
             # Its connection has been dropped, but is not yet gone.
             self.reach.lost(f"Redis: {error}")
         return _explained(failure)
+
+    def _verify(self, connection: Any) -> None:
+        if connection is not None and not self._isVerifying:
+            self._isVerifying = True
+            Deferred.fromCoroutine(self._dropIfRelieved(connection))
+
+    async def _dropIfRelieved(self, connection: Any) -> None:
+        """
+        Have a connection dropped if Sentinel names another master.
+        """
+        try:
+            named = await self.address.endpoint(self.timeout).find()
+        except StoreUnavailable:
+            return
+        finally:
+            self._isVerifying = False
+        peer = connection.transport.getPeer()
+        if named != (peer.host, peer.port):
+            self._drop(connection)
 
     def _drop(self, connection: Any) -> None:
         if connection is not None and connection.connected:
@@ -624,10 +648,14 @@ class _SentinelEndpoint:
         return Deferred.fromCoroutine(self._connect(factory))
 
     async def _connect(self, factory: Any) -> Any:
-        host, port = await self._find()
+        host, port = await self.find()
         return await _tcp(host, port, self.timeout).connect(factory)
 
-    async def _find(self) -> tuple[str, int]:
+    async def find(self) -> tuple[str, int]:
+        """
+        The address of the master.  Fails with
+        L{StoreUnavailable <txsession.StoreUnavailable>} if no sentinel names one.
+        """
         problem = "none of them was asked"
         for endpoint in list(self.sentinels):
             try:
