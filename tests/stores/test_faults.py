@@ -4,16 +4,23 @@ Backends that crash, stop, or are taken over while requests come in.
 
 from __future__ import annotations
 
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 import txredisapi
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -21,9 +28,11 @@ from tests.servers import PostgreSQLServer, RedisServer, Sentinel, Server
 from txsession import StoreUnavailable
 from txsession.stores.postgresql import PostgreSQLStore
 from txsession.stores.redis import RedisStore
+from txsession.stores.sqlite import SQLiteStore
 
 from ..support import Serve
 from .backends import PACE, comesAbout, redisCommand, redisConnection
+from .sqlite_worker import CONTENDED, COUNTED
 from .traffic import RATE, Traffic, application
 
 STORE_TIMEOUT = 2.0
@@ -331,4 +340,96 @@ async def test_aFailoverLosesNothingThatTheReplicaHas(
     safe = [a for a in traffic.written() if a in reached or a.sent > switched]
     missing = traffic.missing(records)
     assert [answer for answer in safe if answer in missing] == []
+    await store.stop()
+
+
+# SQLite.
+
+
+def worker(path: Path, task: str, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.stores.sqlite_worker", str(path), task, name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_aProcessThatIsKilledLosesNothingItSavedInAnSQLiteFile(
+    tmp_path: Path,
+) -> None:
+    """
+    Three processes, one after the other, are killed while they save: all that was
+    acknowledged is in the file, and it is in order.
+    """
+    path = tmp_path / "sessions.db"
+    acknowledged = set()
+    for name in "abc":
+        process = worker(path, "save", name)
+        lines = islice(process.stdout, 300)
+        acknowledged |= set(await deferToThread(list, lines))
+        process.kill()
+        acknowledged |= set(await deferToThread(list, process.stdout))
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert len(acknowledged) >= 900
+
+    store = SQLiteStore(path)
+    records = await store.all()
+    assert {line.strip() for line in acknowledged} <= records.keys()
+    assert all(json.loads(r.payload) == sid for sid, r in records.items())
+    await store.stop()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_processesShareAnSQLiteFile(tmp_path: Path) -> None:
+    """
+    Three processes open a file that is not there yet, create the same sessions, and
+    count in one: none fails, each session is created by exactly one of them, and no
+    count is lost.
+    """
+    path = tmp_path / "sessions.db"
+    processes = {name: worker(path, "contend", name) for name in "abc"}
+    outputs = await gatherResults(
+        [deferToThread(process.communicate) for process in processes.values()]
+    )
+    assert [process.returncode for process in processes.values()] == [0, 0, 0]
+
+    store = SQLiteStore(path)
+    records = {sid: json.loads(r.payload) for sid, r in (await store.all()).items()}
+    await store.stop()
+    assert records.pop("counter") == 3 * COUNTED
+    winners = {
+        f"contended-{line.split()[1]}": name
+        for name, (output, _) in zip(processes, outputs, strict=True)
+        for line in output.splitlines()
+        if line.startswith("created")
+    }
+    assert records == winners
+    assert len(winners) == CONTENDED
+    created = [output.count("created") for output, _ in outputs]
+    assert sum(created) == CONTENDED
+
+
+@pytest_twisted.ensureDeferred
+async def test_aFullDiskLosesNothingThatWasSaved(tmp_path: Path) -> None:
+    """
+    Where an SQLite file can grow no more, saving fails with StoreUnavailable; what
+    was saved before is there, and when there is room again, saving works again.
+    """
+    path = tmp_path / "sessions.db"
+    process = worker(path, "fill", "a")
+    output, _ = await deferToThread(process.communicate)
+    assert process.returncode == 0
+    lines = [line.partition(" ") for line in output.splitlines()]
+    [full] = [rest for word, _, rest in lines if word == "full"]
+    assert full.startswith("SQLite: ")
+    saved = {rest for word, _, rest in lines if word == "saved"}
+    assert len(saved) > 5
+    store = SQLiteStore(path)
+    assert (await store.all()).keys() == saved
     await store.stop()
