@@ -113,8 +113,10 @@ nav button { min-height: 2.5rem; padding: .4375rem .875rem }
 .row input { margin: 0 }
 .items { margin: 0 0 1.5rem; padding: 0; list-style: none }
 .items li {
-  display: flex; align-items: center; justify-content: space-between; gap: 1rem;
+  display: flex; flex-wrap: wrap; align-items: center;
+  justify-content: space-between; gap: .5rem 1rem;
   padding: .5rem 0; border-bottom: 1px solid var(--line);
 }
+.items li div:first-child { flex: 1 1 8rem }
 .items form { margin: 0 }
 """

@@ -32,6 +32,10 @@ def test_theProxySaysHowTheBrowserCame(tab: Tab, proxy: Proxy) -> None:
     tab.devtools("Network.clearBrowserCookies")
     tab.visit(proxy.https(HOST, "/default/"))
     assert isSecure(tab)
+    assert tab.run(PROTOCOL) == "h2"
+
+
+PROTOCOL = "return performance.getEntriesByType('navigation')[0].nextHopProtocol"
 
 
 def test_theProxyIsNotDeceived(tab: Tab, proxy: Proxy) -> None:
