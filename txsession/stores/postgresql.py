@@ -337,7 +337,7 @@ class PostgreSQLStore:
         self._outage.stop()
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.close()  # type: ignore[no-untyped-call]
+            await pool.shut()
 
     # In the threads.
 

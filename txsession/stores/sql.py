@@ -94,3 +94,15 @@ class Pool(adbapi.ConnectionPool):
         running = deferToThreadPool(self._reactor, self.threadpool, job.run, self)
         running.addBoth(job.ended)
         return job.answer
+
+    async def shut(self) -> None:
+        """
+        Close all connections, which may take a while, and so a thread does it.
+        Nothing may be under way.
+        """
+        await deferToThreadPool(self._reactor, self.threadpool, self._shutAll)
+        self.close()  # type: ignore[no-untyped-call]
+
+    def _shutAll(self) -> None:
+        while self.connections:
+            self._close(self.connections.popitem()[1])  # type: ignore[no-untyped-call]

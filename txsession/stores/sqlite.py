@@ -319,7 +319,7 @@ class SQLiteStore:
                 self._path,
                 timeout=self._timeout,
                 isolation_level=None,
-                check_same_thread=False,  # the reactor's thread closes it
+                check_same_thread=False,  # another thread may close it
             )
         except (OSError, sqlite3.Error) as error:
             raise _NotOpen(f"{self._path} cannot be opened: {error}") from error
@@ -363,7 +363,7 @@ class SQLiteStore:
         self._outage.stop()
         opened, self._opened = self._opened, None
         for pool in opened or ():
-            pool.close()  # type: ignore[no-untyped-call]
+            await pool.shut()
 
 
 class _NotOpen(Exception):
@@ -373,11 +373,13 @@ class _NotOpen(Exception):
 
 
 def _explained(error: BaseException) -> BaseException:
-    if not isinstance(error, sqlite3.OperationalError):
+    if not isinstance(error, sqlite3.Error):
         return error
-    unavailable = StoreUnavailable(f"SQLite: {error}")
-    unavailable.__cause__ = error
-    return unavailable
+    isTrouble = isinstance(error, sqlite3.OperationalError)
+    kind = StoreUnavailable if isTrouble else StoreError
+    explained = kind(f"SQLite: {error}")
+    explained.__cause__ = error
+    return explained
 
 
 def _checkPath(path: object) -> str:
