@@ -19,6 +19,7 @@ is dropped.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -31,7 +32,7 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     connectProtocol,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorFromThreads, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -98,6 +99,19 @@ return 1
 _CREATE = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end" + _SET
 _REPLACE = "if redis.call('GET', KEYS[1]) ~= ARGV[3] then return 0 end" + _SET
 
+_TOUCH = """
+return redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+"""
+# Before others, where the time is not that of the server: what has expired by the
+# time that the last argument says is forgotten first.
+_FORGET = (
+    _EXPIRY
+    + """
+local at = expiry(KEYS[1])
+if at >= 0 and at <= tonumber(ARGV[#ARGV]) then redis.call('DEL', KEYS[1]) end
+"""
+)
+
 BATCH = 500
 """
 About how many keys are looked at in one command by those that look at all.
@@ -133,7 +147,8 @@ class RedisStore:
     @param timeout: seconds (or a C{timedelta}) that the server may take to answer,
         and to be connected to.
     @param reactor: the clock; by default the global reactor, which does the work
-        in any case, as it does for txredisapi.
+        in any case, as it does for txredisapi.  With a C{task.Clock}, as tests
+        have it, sessions expire by that clock.
 
     @raise ConfigurationError: an option's value cannot work.
     """
@@ -153,6 +168,7 @@ class RedisStore:
             raise ConfigurationError(f"must be a str, not {prefix!r}", option="prefix")
         self._prefix = prefix.encode("utf-8")
         self._clock = reactor
+        self._isSimulated, self._ahead = _simulation(reactor)
         self._underWay = UnderWay()
         seconds = asSeconds(timeout, "timeout")
         count = wholeNumber(connections, "connections")
@@ -211,8 +227,10 @@ class RedisStore:
         """
         if not _isHeld(sid):
             return succeed(None)
-        at = asMilliseconds(expires)
-        return self._command("PEXPIREAT", self._key(sid), at).addCallback(nothing)
+        key, at = self._key(sid), self._at(expires)
+        if self._isSimulated:
+            return self._script(_TOUCH, [key], [b"%d" % at]).addCallback(nothing)
+        return self._command("PEXPIREAT", key, at).addCallback(nothing)
 
     # What stores may do besides.
 
@@ -279,9 +297,18 @@ class RedisStore:
         if not answer:
             return None
         payload, at = answer
+        if at < -1:  # it has just expired
+            return None
         # A key that never expires is somebody else's doing.
-        record = Record(_asBytes(payload), (at if at >= 0 else LATEST) / 1000)
+        at = LATEST if at == -1 else at - self._ahead
+        record = Record(_asBytes(payload), at / 1000)
         return record if record.isLive(self._now()) else None
+
+    def _at(self, expires: float) -> int:
+        """
+        An expiry, in milliseconds of the server's time.
+        """
+        return asMilliseconds(expires) + self._ahead
 
     def _now(self) -> float:
         if self._clock is None:
@@ -294,7 +321,7 @@ class RedisStore:
         self, script: str, sid: str, record: Record, *arguments: bytes
     ) -> Deferred[Any]:
         checkHeld(_isHeld(sid))
-        expires = b"%d" % asMilliseconds(record.expires)
+        expires = b"%d" % self._at(record.expires)
         return self._script(
             script, [self._key(sid)], [record.payload, expires, *arguments]
         )
@@ -302,6 +329,9 @@ class RedisStore:
     def _script(
         self, script: str, keys: list[bytes], arguments: list[bytes] | None = None
     ) -> Deferred[Any]:
+        if self._isSimulated and arguments:
+            now = int(self._now() * 1000) + self._ahead
+            script, arguments = _FORGET + script, [*arguments, b"%d" % now]
         return self._ask("eval", script, keys, arguments or [])
 
     def _command(self, *words: Any) -> Deferred[Any]:
@@ -862,6 +892,17 @@ def _asDatabase(text: str) -> int | None:
 
 
 # Values.
+
+
+def _simulation(clock: Any) -> tuple[bool, int]:
+    """
+    Whether a clock is one of a test, and how many milliseconds the real time is
+    ahead of it; a second is nothing.
+    """
+    if clock is None or IReactorFromThreads.providedBy(clock):
+        return False, 0
+    ahead = time.time() - clock.seconds()
+    return True, int(ahead * 1000) if abs(ahead) >= 1 else 0
 
 
 def _isHeld(sid: str) -> bool:
