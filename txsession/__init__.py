@@ -66,4 +66,4 @@ __all__ = [
     "storeFromURL",
 ]
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
