@@ -4,11 +4,12 @@ A store whose faults the test decides on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from inspect import iscoroutine
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -24,6 +25,24 @@ OPERATIONS = frozenset(
 )
 
 
+KINDS = ("delay", "fail", "lose", "hang", "disconnect")
+
+
+def _checkKind(fault: object, attribute: object, kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"a fault is one of {', '.join(KINDS)}, not {kind!r}")
+
+
+def _asOperations(operations: Iterable[str]) -> frozenset[str]:
+    named = frozenset([operations] if isinstance(operations, str) else operations)
+    for unknown in sorted(named - OPERATIONS):
+        raise ValueError(
+            f"a store has no operation {unknown!r} that could go wrong; it has "
+            f"{', '.join(sorted(OPERATIONS))}"
+        )
+    return named
+
+
 @define(eq=False)
 class Fault:
     """
@@ -33,20 +52,24 @@ class Fault:
         nothing was done.  C{"lose"}: it is carried out, and then fails, as when a
         connection is lost before the answer came.  C{"hang"}: it is neither done
         nor answered until C{release()}.  C{"disconnect"}: every call fails, and
-        C{available} is L{False}.
+        C{available} is L{False}.  A call to which several happen suffers them in
+        the order in which they were asked for.
     @ivar operations: which calls (C{"get"}, C{"replace"}, ...); none: all of them.
     @ivar seconds: how much longer a call takes.
-    @ivar error: what it fails with.
+    @ivar error: what it fails with, an exception or its type;
+        L{StoreUnavailable <txsession.StoreUnavailable>}, if nothing is said.
     @ivar skip: how many such calls go well first.
     @ivar times: how many such calls go wrong then; L{None}: all of them.
     @ivar start: from how many seconds on after the store was made.
     @ivar end: until how many seconds after the store was made; L{None}: for ever.
+
+    @raise ValueError: there is no such kind or operation.
     """
 
-    kind: str
-    operations: frozenset[str] = frozenset()
+    kind: str = field(validator=_checkKind)
+    operations: frozenset[str] = field(default=frozenset(), converter=_asOperations)
     seconds: float = 0
-    error: BaseException | None = None
+    error: BaseException | type[BaseException] | None = None
     skip: int = 0
     times: int | None = None
     start: float = 0
@@ -56,6 +79,8 @@ class Fault:
         """
         Whether it can happen at this age of the store.
         """
+        if self.times == 0:
+            return False
         return self.start <= age and (self.end is None or age < self.end)
 
     def strikes(self, operation: str, age: float) -> bool:
@@ -64,7 +89,7 @@ class Fault:
         """
         if self.operations and operation not in self.operations:
             return False
-        if not self.isTime(age) or self.times == 0:
+        if not self.isTime(age):
             return False
         if self.skip:
             self.skip -= 1
@@ -102,9 +127,10 @@ class FaultyStore:
         self.store = store
         self.calls: list[tuple[Any, ...]] = []
         self._reactor = reactor
-        self._made: float | None = None if reactor is None else reactor.seconds()
+        # As the global reactor has it, which is not imported for this.
+        self._made: float = time.time() if reactor is None else reactor.seconds()
         self._faults = list(faults)
-        self._hanging: list[tuple[Deferred[None], Fault]] = []
+        self._hanging: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
         return f"<FaultyStore around {self.store!r}>"
@@ -118,7 +144,10 @@ class FaultyStore:
         return self._add(Fault("delay", frozenset(operations), seconds=seconds, **when))
 
     def fail(
-        self, *operations: str, error: BaseException | None = None, **when: Any
+        self,
+        *operations: str,
+        error: BaseException | type[BaseException] | None = None,
+        **when: Any,
     ) -> Fault:
         """
         Have calls fail, with L{StoreUnavailable <txsession.StoreUnavailable>} or
@@ -127,7 +156,10 @@ class FaultyStore:
         return self._add(Fault("fail", frozenset(operations), error=error, **when))
 
     def lose(
-        self, *operations: str, error: BaseException | None = None, **when: Any
+        self,
+        *operations: str,
+        error: BaseException | type[BaseException] | None = None,
+        **when: Any,
     ) -> Fault:
         """
         Have calls fail after they were carried out.
@@ -159,7 +191,8 @@ class FaultyStore:
 
     def heal(self) -> None:
         """
-        End all faults, and carry out the calls that hang.
+        End all faults, and carry out the calls that hang.  A call that is delayed
+        already takes its time.
         """
         self._faults.clear()
         self.release()
@@ -195,18 +228,25 @@ class FaultyStore:
 
     def _age(self) -> float:
         now: float = self._clock().seconds()
-        if self._made is None:
-            self._made = now
         return now - self._made
 
     def _add(self, fault: Fault) -> Fault:
         self._faults.append(fault)
         return fault
 
+    def _hang(self) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred(
+            lambda waiting: self._hanging.remove(waiting)
+        )
+        self._hanging.append(waiting)
+        return waiting
+
     def _end(self, how: Callable[[Deferred[None]], None]) -> None:
-        hanging, self._hanging = self._hanging, []
-        for waiting, _ in hanging:
-            how(waiting)
+        # One may hang again, or call another off, when it goes on.
+        for waiting in list(self._hanging):
+            if waiting in self._hanging:
+                self._hanging.remove(waiting)
+                how(waiting)
 
     def _call(
         self, operation: str, method: Callable[..., Any], arguments: tuple[Any, ...]
@@ -228,9 +268,7 @@ class FaultyStore:
             if fault.kind == "delay":
                 await deferLater(self._clock(), fault.seconds)
             elif fault.kind == "hang":
-                waiting: Deferred[None] = Deferred()
-                self._hanging.append((waiting, fault))
-                await waiting
+                await self._hang()
             elif fault.kind in ("fail", "disconnect"):
                 raise fault.error or _unavailable(fault)
         answer = method(*arguments)
