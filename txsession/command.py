@@ -13,12 +13,11 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import isawaitable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -30,8 +29,10 @@ from twisted.logger import Logger
 from . import __version__
 from .backend import Backend
 from .copying import Copying, recordsOf
+from .document import TOMBSTONE
 from .errors import ConfigurationError, SessionError
 from .listing import Condition, Entry, described, printable, table
+from .pruning import resultOf
 from .running import Signalled, runReactor, started
 from .secretfile import SecretFileError, createSecrets, newSecret, rotateSecrets
 from .signing import fingerprint
@@ -76,14 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _expectAnything(sys.stdout, sys.stderr)
-    status = _carryOut(given)
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _unread()
-    except OSError as error:
-        _discardOutput()
-        return _complain(f"the output could not be written: {error.strerror}")
+        status = _carryOut(given)
+        with _unwritten():
+            sys.stdout.flush()
+    except _Unwritten as error:
+        return error.end()
     return status
 
 
@@ -100,8 +99,8 @@ def _carryOut(arguments: list[str]) -> int:
         return _signalled(signal.SIGINT)
     except Signalled as error:
         return _signalled(error.number, error.progress)
-    except _Unread:
-        return _unread()
+    except _Unwritten:
+        raise
     except (SessionError, SecretFileError) as error:
         return _complain(str(error))
     except Exception as error:
@@ -141,20 +140,29 @@ def _aborted(error: click.Abort) -> int:
     return _complain("nothing was done")
 
 
-class _Unread(Exception):
+class _Unwritten(Exception):
     """
-    Nobody reads what is written, as behind C{| head}.
+    The output could not be written.
     """
 
+    def end(self) -> int:
+        """
+        Say so; but not if just nobody reads it, as behind C{| head}.
+        """
+        # Python flushes it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(self.__cause__, BrokenPipeError):
+            return UNREAD
+        return _complain(f"the output could not be written: {self}")
 
-def _unread() -> int:
-    _discardOutput()
-    return UNREAD
 
-
-def _discardOutput() -> None:
-    # Python flushes it once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextmanager
+def _unwritten() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Click would deal with some of these by itself.
+        raise _Unwritten(error.strerror) from error
 
 
 def _usage(error: click.UsageError, arguments: Sequence[str]) -> str:
@@ -231,11 +239,8 @@ def _isJSON(asJSON: bool) -> bool:
 
 
 def _say(line: str) -> None:
-    try:
+    with _unwritten():
         sys.stdout.write(f"{line}\n")
-    except BrokenPipeError as error:
-        # Click would end the process by itself.
-        raise _Unread from error
 
 
 def _sayJSON(document: Any) -> None:
@@ -383,10 +388,6 @@ def _need(store: Any, method: str, command: str, protocol: str, place: _Place) -
 
 
 _needAll = partial(_need, method="all", protocol="EnumerableStore")
-
-
-async def _resultOf(answer: Any) -> Any:
-    return await answer if isawaitable(answer) else answer
 
 
 def _backend(store: Any) -> Backend:
@@ -592,15 +593,17 @@ class _Lookup:
         """
         The session, or L{None} if there is no such session.
         """
-        backend = _backend(self.store)
-        record = await backend.ask("get", session)
-        if record is not None:
-            return Entry.of(session, record)
-        if _asFingerprint(session) != session:
-            return None
+        entry = await self._withID(session)
+        if entry is not None or _asFingerprint(session) != session:
+            return entry
         sid = await self._withFingerprint(session)
-        record = None if sid is None else await backend.ask("get", sid)
-        return None if sid is None or record is None else Entry.of(sid, record)
+        return None if sid is None else await self._withID(sid)
+
+    async def _withID(self, sid: str) -> Entry | None:
+        record = await _backend(self.store).ask("get", sid)
+        if record is None or record.payload == TOMBSTONE:
+            return None
+        return Entry.of(sid, record)
 
     async def _withFingerprint(self, session: str) -> str | None:
         if self._all is None:
@@ -686,7 +689,7 @@ def prune(store: str | None, asJSON: bool) -> None:
         _need(store, "prune", "prune", "PrunableStore", place)
         total = 0
         while True:
-            pruned: int = await _resultOf(store.prune(PRUNE_LIMIT))
+            pruned: int = await resultOf(store.prune(PRUNE_LIMIT))
             total += pruned
             if pruned < PRUNE_LIMIT:
                 return total
@@ -714,8 +717,8 @@ def clear(yes: bool, store: str | None, asJSON: bool) -> None:
 
     async def run(store: Any) -> int:
         _need(store, "clear", "clear", "EnumerableStore", place)
-        count: int = await _resultOf(store.length())
-        await _resultOf(store.clear())
+        count: int = await resultOf(store.length())
+        await resultOf(store.clear())
         return count
 
     cleared = _withStore(made, run)
@@ -826,8 +829,13 @@ class _Transfer:
     def _began(self, total: int) -> None:
         from tqdm import tqdm
 
-        # Only on a terminal.
-        self._bar = tqdm(total=total, unit=" sessions", disable=None, file=sys.stderr)
+        self._bar = tqdm(
+            total=total,
+            unit=" sessions",
+            file=sys.stderr,
+            disable=None,  # where it is no terminal
+            **_dimensions(sys.stderr),
+        )
 
     def _advanced(self) -> None:
         self._bar.update()
@@ -861,6 +869,17 @@ class _Transfer:
             f"{counts.done} of {_counted(counts.total)} are dealt with; the same "
             "command goes on from there"
         )
+
+
+def _dimensions(stream: Any) -> dict[str, Any]:
+    """
+    Those of a terminal that does not know them itself.
+    """
+    try:
+        isKnown = 0 not in os.get_terminal_size(stream.fileno())
+    except OSError:
+        isKnown = True
+    return {} if isKnown else {"ncols": 80, "nrows": 24}
 
 
 def _withoutContext(error: Exception) -> str:

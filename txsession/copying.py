@@ -10,7 +10,6 @@ them that way.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from inspect import isawaitable
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -19,6 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from .backend import Backend, isOutage
 from .document import TOMBSTONE
 from .errors import SessionConflict
+from .pruning import resultOf
 from .record import Record, asMilliseconds
 from .signing import fingerprint
 
@@ -42,8 +42,7 @@ async def recordsOf(store: Any) -> dict[str, Record]:
     The live sessions of a store, without those that are just being given another
     ID.
     """
-    answer = store.all()
-    records = await answer if isawaitable(answer) else answer
+    records = await resultOf(store.all())
     return {
         sid: record for sid, record in records.items() if record.payload != TOMBSTONE
     }
