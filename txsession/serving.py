@@ -222,8 +222,8 @@ class GracefulSite(Site):
         running = self.running
         if running:
             _log.warn(
-                "{count} requests were cut off, because they did not end in time: "
-                "{requests}{more}",
+                "Requests that did not end in time and were cut off: {count} "
+                "({requests}{more})",
                 count=len(running),
                 requests=", ".join(map(_shown, islice(running, 5))),
                 more=", ..." if len(running) > 5 else "",
@@ -243,7 +243,8 @@ class GracefulSite(Site):
         running = len(self.running)
         if running:
             _log.info(
-                "{count} requests still run; they have {seconds:g} seconds to end.",
+                "Requests that still run: {count}.  They have {seconds:.3g} seconds to "
+                "end.",
                 count=running,
                 seconds=gracePeriod,
             )

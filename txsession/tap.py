@@ -630,13 +630,10 @@ _TERMS = (
 def _nameIn(options: Options, option: str) -> str:
     if option == "secret" and options["secret-file"] is None:
         return SECRET
-    if option == "store" and options["store"] is None:
-        return STORE
     for each in _OPTIONS:
         if each.policy == option or each.name == _dashed(option):
             return f"--{each.name}"
-    # It stands in the URL.
-    return f"{_nameIn(options, 'store')}: {option}"
+    return option
 
 
 # Things by name.
@@ -805,8 +802,9 @@ def _policy(options: Options) -> dict[str, Any]:
 
 def _pruning(options: Options) -> dict[str, Any]:
     pruning: dict[str, Any] = {}
-    if options["prune-interval"] is not None:
-        pruning["pruneInterval"] = options["prune-interval"] or None
+    interval = options["prune-interval"]
+    if interval is not None:
+        pruning["pruneInterval"] = None if interval is False else interval
     if options["prune-limit"] is not None:
         pruning["pruneLimit"] = options["prune-limit"]
     return pruning
@@ -828,7 +826,13 @@ def _store(options: Options) -> Any:
             "ends, and no other process sees them.  --store is for more than that."
         )
         url = "memory:"
-    return storeFromURL(url)
+    try:
+        return storeFromURL(url)
+    except ConfigurationError as error:
+        where = STORE if options["store"] is None else "--store"
+        # The option of another name stands in the URL.
+        what = str(error).removeprefix("store: ")
+        raise usage.UsageError(f"{where}: {what}") from error
 
 
 def _hasPassword(url: str) -> bool:
