@@ -25,10 +25,15 @@ from ..support import patiently
 
 HERE = Path(__file__).parent
 
-INSTALL = (
-    "npm install --no-package-lock --no-audit --no-fund --ignore-scripts "
-    "--loglevel=error"
-).split()
+INSTALL = [
+    *("npm", "install", "--no-package-lock", "--no-audit", "--no-fund"),
+    *("--ignore-scripts", "--loglevel=error"),
+]
+
+INSTALLING = 300
+"""
+Seconds that npm may take.
+"""
 
 
 def install(folder: Path) -> None:
@@ -45,9 +50,13 @@ def install(folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
             return
-        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True)
-        if done.returncode != 0:
-            pytest.skip(f"npm could not install the packages: {done.stderr.strip()}")
+        try:
+            subprocess.run(
+                INSTALL, cwd=folder, capture_output=True, check=True, timeout=INSTALLING
+            )
+        except subprocess.SubprocessError as error:
+            said = (getattr(error, "stderr", None) or b"").decode(errors="replace")
+            pytest.skip(f"npm could not install the packages: {error} {said}")
         installed.touch()
 
 

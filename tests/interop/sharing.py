@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from inspect import isawaitable
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg
 import redis
@@ -17,14 +18,21 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from txsession import SessionResource, getSession
+from txsession.backend import writesInFlight
 from txsession.stores.postgresql import PostgreSQLStore
 from txsession.stores.redis import RedisStore
 
-from ..support import SECRET, Browser, Page, Reply, Serve, patiently
+from ..support import SECRET, Browser, Page, Reply, Serve, eventually, patiently
 from .node import Node
 
 HOUR = 3600
 DAY = 86400
+
+
+def now() -> float:
+    clock: Any = reactor
+    seconds: float = clock.seconds()
+    return seconds
 
 
 @define
@@ -48,7 +56,7 @@ class Stored:
         How many seconds it has left.
         """
         assert self.expires is not None
-        return self.expires - reactor.seconds()  # type: ignore[attr-defined]
+        return self.expires - now()
 
 
 @define
@@ -74,8 +82,7 @@ class Redis:
             payload, left = client.get(prefix + sid), client.pttl(prefix + sid)
         if payload is None:
             return None
-        now = reactor.seconds()  # type: ignore[attr-defined]
-        return Stored(payload, None if left < 0 else now + left / 1000)
+        return Stored(payload, None if left < 0 else now() + left / 1000)
 
     def plant(self, sid: str, payload: bytes) -> None:
         with self.client() as client:
@@ -125,8 +132,7 @@ class PostgreSQL:
         assert changed.rowcount == 1
 
     def _in(self, seconds: float) -> datetime:
-        now = reactor.seconds()  # type: ignore[attr-defined]
-        return datetime.fromtimestamp(now + seconds, timezone.utc)
+        return datetime.fromtimestamp(now() + seconds, timezone.utc)
 
 
 Handler = Callable[[Any], Any]
@@ -204,6 +210,8 @@ class Visitor:
         browser = Browser(self.both.twistedPort, self.cookies)
         self.reply = await browser.get(name, headers=headers)
         assert self.reply.status == 200, self.reply.text
+        # A touch does not hold the response.
+        await eventually(lambda: not writesInFlight(self.both.store))
         return results[0]
 
     def expressHeld(self, script: str, then: str = "") -> Held:
@@ -237,8 +245,6 @@ class Visitor:
         """
         The ID in the cookie that the visitor holds.
         """
-        from urllib.parse import unquote
-
         signed = unquote(self.cookies["connect.sid"])
         return signed.removeprefix("s:").rpartition(".")[0]
 

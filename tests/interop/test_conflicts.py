@@ -193,6 +193,31 @@ async def test_expressRevivesWhatWasDestroyedHere(both: Sharing) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_expressRevivesWhatWasRegeneratedHere(both: Sharing) -> None:
+    """
+    A request of Express that changes something and ends after the session got
+    another ID here brings the old one back, with what Express had read; the new one
+    is as it should be.
+    """
+    both_ = await both()
+    visitor = both_.visitor()
+    await visitor.express("req.session.user = 'nobody'")
+    old = visitor.sid
+    held = visitor.expressHeld("req.session.theirs = true")
+    await held.reached
+
+    async def logIn(session: Session) -> None:
+        await session.regenerate(keepData=True)
+        session["user"] = "ada"
+
+    await visitor.twisted(logIn)
+    await held.finish()
+    assert both_.stored(old).document["user"] == "nobody"
+    assert visitor.sid != old
+    assert await seenByTwisted(visitor) == {"user": "ada"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_expressDoesNotReviveByATouch(both: Sharing) -> None:
     """
     A request of Express that changes nothing does not bring it back.

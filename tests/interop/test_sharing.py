@@ -283,6 +283,21 @@ async def test_anotherSecretIsAnotherSite(both: Sharing) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_ofSeveralCookiesTheFirstOrTheFirstThatIsRight(both: Sharing) -> None:
+    """
+    Of several cookies of the name, Express looks at the first alone; here the first
+    whose signature is right counts.
+    """
+    visitor = (await both()).visitor()
+    await visitor.express("req.session.user = 'ada'")
+    planted = (
+        f"connect.sid=s%3Aplanted.abc; connect.sid={visitor.cookies['connect.sid']}"
+    )
+    assert await visitor.express(REPORT, Cookie=planted) == {}
+    assert await visitor.twisted(dict, Cookie=planted) == {"user": "ada"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_secretsAreRotatedOnBothSides(both: Sharing) -> None:
     """
     A cookie of the old secret is read by both.  Express leaves it as it is; here it

@@ -1,0 +1,3 @@
+"""
+Express and Klein side by side, with the same sessions.
+"""
