@@ -51,9 +51,9 @@ class Fault:
     @ivar kind: C{"delay"}: the call takes longer.  C{"fail"}: it fails, and
         nothing was done.  C{"lose"}: it is carried out, and then fails, as when a
         connection is lost before the answer came.  C{"hang"}: it is neither done
-        nor answered until C{release()}.  C{"disconnect"}: every call fails, and
-        C{available} is L{False}.  A call to which several happen suffers them in
-        the order in which they were asked for.
+        nor answered until C{release()}.  C{"disconnect"}: every call fails at
+        once, and C{available} is L{False}.  A call to which several others happen
+        suffers them in the order in which they were asked for.
     @ivar operations: which calls (C{"get"}, C{"replace"}, ...); none: all of them.
     @ivar seconds: how much longer a call takes.
     @ivar error: what it fails with, an exception or its type;
@@ -102,7 +102,7 @@ class Fault:
 class FaultyStore:
     """
     A store around another, which it uses, with faults.  It has the abilities of
-    that other.
+    that other::
 
         store = FaultyStore(MemoryStore(reactor=clock), reactor=clock)
         store.fail("replace", times=1)           # the next save fails
@@ -253,7 +253,8 @@ class FaultyStore:
     ) -> Any:
         self.calls.append((operation, *arguments))
         age = self._age()
-        striking = [each for each in list(self._faults) if each.strikes(operation, age)]
+        striking = [each for each in self._faults if each.strikes(operation, age)]
+        striking.sort(key=lambda fault: fault.kind != "disconnect")
         if not striking:
             return method(*arguments)
         return Deferred.fromCoroutine(self._suffer(striking, method, arguments))
