@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import pytest_twisted
 from treq.testing import StubTreq
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
@@ -38,6 +37,7 @@ from txsession import (
     getSession,
 )
 from txsession.plan import Facts, decide
+from txsession.serving import WebService
 from txsession.store import TouchableStore
 
 from .support import Page, clockAt
@@ -181,14 +181,16 @@ async def test_examplesCount(name: str, said: str, observers: list[Any]) -> None
 @pytest_twisted.ensureDeferred
 async def test_applicationOfTheGuideListens() -> None:
     """
-    The application of the how-to prunes its store and serves its resource.
+    The application of the how-to serves its resource, and prunes its store until
+    the last request is over.
     """
     page = run("docs/how-to/serve.md")
-    sessions, web = IServiceCollection(page["application"])
+    [web] = IServiceCollection(page["application"])
+    assert isinstance(web, WebService)
+    assert web.site.resource is page["resource"]
+    [sessions] = web
     assert (type(sessions), sessions.store) == (SessionService, page["store"])
     assert page["resource"].store is page["store"]
-    assert isinstance(web, StreamServerEndpointService)
-    assert web.factory.resource is page["resource"]
 
 
 @pytest_twisted.ensureDeferred

@@ -9,6 +9,7 @@ import json
 import re
 import stat
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 
 from txsession import (
+    CookieOptions,
     MemoryStore,
     Record,
+    SessionResource,
     SessionService,
     StoreUnavailable,
     signing,
@@ -30,7 +33,7 @@ from txsession import (
 from txsession.serving import WebService
 from txsession.tap import Options, makeService
 
-from .programs import Program, Programs, programsOfATest  # noqa: F401
+from .programs import ROOT, Program, Programs, programsOfATest  # noqa: F401
 from .support import (
     SECRET,
     Browser,
@@ -696,6 +699,29 @@ def test_versionIsShown(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"txsession \d.*\n", capsys.readouterr().out)
 
 
+def test_eachPolicyHasAnOption() -> None:
+    """
+    Each option of SessionResource and CookieOptions has one here, but for the
+    clock.
+    """
+    policies = {option.policy for option in tap._OPTIONS} - {""}
+    cookie = {f"cookie.{name}" for name in signature(CookieOptions).parameters}
+    assert policies == {*signature(SessionResource).parameters, *cookie} - {"reactor"}
+
+
+def test_thePageOfTheReferenceIsComplete() -> None:
+    """
+    The page of the reference has the options of the help, in the same order, with
+    what they take and what they are called in code.
+    """
+    page = (ROOT / "docs/reference/twistd.md").read_text("utf-8")
+    rows = re.findall(r"^\| `--([^`]*)` \| (?:`([^`]*)`)? ?\| ", page, re.M)
+    assert [(option.replace("\\|", "|"), policy) for option, policy in rows] == [
+        (f"{option.name} {option.value}".rstrip(), option.policy)
+        for option in tap._OPTIONS
+    ]
+
+
 WRONG = [
     ("--bogus", "option --bogus not recognized"),
     ("stray", "'stray' belongs to no option"),
@@ -1011,7 +1037,6 @@ async def test_aDaemonTellsThatItsPortIsTaken(serve: Serve, programs: Programs) 
     program = programs.python("twistd", "txsession", "--listen", endpoint)
     assert await program.end() == 1
     assert f"Couldn't listen on 127.0.0.1:{taken}" in program.err
-    assert not (programs.directory / "twistd.pid").exists()
 
 
 @BOTH
@@ -1045,6 +1070,45 @@ async def test_logFormatInAFile(programs: Programs) -> None:
     events = [json.loads(line) for line in lines if line.strip()]
     assert [e for e in events if e["log_namespace"] == "txsession.serving"]
     assert program.out == "it runs\n"
+
+
+# The guide.
+
+
+GUIDE = ROOT / "docs/how-to/serve.md"
+
+
+def blocks(language: str) -> list[str]:
+    text = GUIDE.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest_twisted.ensureDeferred
+async def test_theGuideIsRight(programs: Programs) -> None:
+    """
+    The app of the guide is served by its commands, and answers as it shows.
+    """
+    app, tac = blocks("python")
+    first, second, third = blocks("sh")
+    (programs.directory / "hello.py").write_text(app)
+    tac = tac.replace("tcp:8080", "tcp:0")
+    (programs.directory / "hello.tac").write_text(app + tac)
+    shown = re.findall(r"^Views: \d+$", blocks("console")[0], re.M)
+    for command, listen, answers in (
+        (first, LOOPBACK, None),
+        (second, LOOPBACK, shown),
+        (third.splitlines()[-1], (), shown),
+    ):
+        script, *arguments = command.split()
+        program = programs.python(
+            script, *arguments, *listen, TXSESSION_SECRET="from the environment"
+        )
+        browser = Browser(await program.port())
+        said = [(await browser.get()).text.strip() for _ in shown]
+        assert answers is None or said == answers
+        program.signal("TERM")
+        assert await program.end() == -15
+        assert "Traceback" not in program.out + program.err
 
 
 # The end.
