@@ -79,8 +79,9 @@ function page (visits, notes) {
     <input id="text" name="text" required autocomplete="off">
     <button class="wide">Write it down</button>
   </form>
+  <p class="hint">Express and Klein keep this in one session.</p>
   <form method="post" action="/express/forget">
-    <p><button class="quiet wide">Forget everything</button></p>
+    <button class="quiet wide">Forget everything</button>
   </form>
 </main>
 </body>

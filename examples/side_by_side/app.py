@@ -80,8 +80,9 @@ def show(visits: dict[str, int], notes: list[dict[str, str]]) -> Element:
             method="post",
             action="/klein/notes",
         ),
+        tags.p("Express and Klein keep this in one session.", class_="hint"),
         tags.form(
-            tags.p(tags.button("Forget everything", class_="quiet wide")),
+            tags.button("Forget everything", class_="quiet wide"),
             method="post",
             action="/klein/forget",
         ),

@@ -8,6 +8,8 @@ tests say what it means.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
@@ -17,6 +19,7 @@ from txsession.document import TOMBSTONE
 
 from ..support import StepStore, called
 from .sharing import DAY, HOUR, Sharing
+from .test_lifetimes import HOURLY
 from .test_sharing import seenByExpress, seenByTwisted
 
 # Express is faster than a request here.
@@ -190,6 +193,37 @@ async def test_expressRevivesWhatWasDestroyedHere(both: Sharing) -> None:
     await held.finish()
     assert both_.stored(sid).document["user"] == "ada"
     assert visitor.cookies == {}
+
+
+@pytest.mark.parametrize("options", [HOURLY["express"], {"rolling": True}])
+@pytest_twisted.ensureDeferred
+async def test_expressGivesTheCookieBack(both: Sharing, options: Any) -> None:
+    """
+    With a C{maxAge} or with C{rolling}, it gives the browser the cookie again, too.
+    """
+    visitor = (await both(express=options)).visitor()
+    await visitor.express("req.session.user = 'ada'")
+    held = visitor.expressHeld("req.session.theirs = true")
+    await held.reached
+    await visitor.twisted(lambda s: s.destroy())
+    assert visitor.cookies == {}
+    await held.finish()
+    assert await seenByTwisted(visitor) == {"user": "ada", "theirs": True}
+
+
+@pytest_twisted.ensureDeferred
+async def test_expressRevivesByItselfAsWell(both: Sharing) -> None:
+    """
+    It does so, too, when the session was destroyed by another request to Express.
+    """
+    both_ = await both()
+    visitor = both_.visitor()
+    await visitor.express("req.session.user = 'ada'")
+    held = visitor.expressHeld("req.session.theirs = true")
+    await held.reached
+    await visitor.express("await verb('destroy')")
+    await held.finish()
+    assert both_.stored(visitor.sid).document["user"] == "ada"
 
 
 @pytest_twisted.ensureDeferred
