@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes, urlencode
-from weakref import ref
+from weakref import ReferenceType
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -79,7 +79,7 @@ def requestWith(
 
 def _sessionFor(request: Request, source: Mapping[str, Any] | Session) -> Session:
     if isinstance(source, Session):
-        if source.isModified:
+        if source._barrier is None and source.isModified:
             _now(source.save())
         return _goneOnWith(request, source)
     clock = Clock()
@@ -87,7 +87,7 @@ def _sessionFor(request: Request, source: Mapping[str, Any] | Session) -> Sessio
     resource = SessionResource(
         Resource(), secret="test", store=MemoryStore(reactor=clock), reactor=clock
     )
-    first = Session(resource._exchange, CookieOptions(), ref(request))
+    first = Session(resource._exchange, CookieOptions(), _kept(request))
     if not source:
         return first
     first.update(source)
@@ -100,11 +100,16 @@ def _goneOnWith(request: Request, earlier: Session) -> Session:
     The session of an earlier request in this one.
     """
     exchange = earlier._exchange
-    session = Session(exchange, CookieOptions(), ref(request))
+    session = Session(exchange, CookieOptions(), _kept(request))
     if earlier._sid is not None:
         record: Any = exchange.fetch(earlier._sid)
         exchange.furnish(session, earlier._sid, record)
     return session
+
+
+def _kept(request: Request) -> ReferenceType[Any]:
+    # Not a weak one: a test may hold on to nothing but the session.
+    return cast("ReferenceType[Any]", lambda: request)
 
 
 def _now(done: Deferred[T]) -> T:
