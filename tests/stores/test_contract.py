@@ -40,6 +40,20 @@ class TestPostgreSQLStore(StoreContract):
         return PostgreSQLStore(self.url, table=f"contract {token_hex(8)}")
 
 
+class TestPostgreSQLStoreSerializable(TestPostgreSQLStore):
+    """
+    On a server that, by default, rather has a statement fail than another's effect
+    seen.
+    """
+
+    def makeStore(self) -> PostgreSQLStore:
+        setting = "-c%20default_transaction_isolation%3Dserializable"
+        separator = "&" if "?" in self.url else "?"
+        return PostgreSQLStore(
+            f"{self.url}{separator}options={setting}", table=f"contract {token_hex(8)}"
+        )
+
+
 class TestRedisStore(StoreContract):
     @pytest.fixture(autouse=True)
     def server(self, redisServer: Any) -> None:

@@ -89,6 +89,11 @@ CREATE TABLE {table} (
 CREATE INDEX {index} ON {table} (expire)
 """
 
+MAX_REPEATS = 20
+"""
+How often a statement is repeated that certainly was not carried out.
+"""
+
 LONGEST_NAME = 63
 """
 How many bytes of an identifier PostgreSQL keeps.
@@ -438,10 +443,18 @@ class _Statement(Job):
         with self._lock:
             self._connection = connection
         try:
-            return self.work(connection, *self.arguments)
+            return self._repeated(connection)
         finally:
             with self._lock:
                 self._connection = None
+
+    def _repeated(self, connection: psycopg.Connection[Any]) -> Any:
+        for _ in range(MAX_REPEATS):
+            # Not carried out, because of another statement: on a server whose
+            # transactions are serializable by default, this is how it says so.
+            with suppress(errors.SerializationFailure, errors.DeadlockDetected):
+                return self.work(connection, *self.arguments)
+        return self.work(connection, *self.arguments)
 
     def interrupt(self) -> None:
         """
