@@ -150,8 +150,8 @@ async def test_aServerThatIsKilledLosesNothing(
 
     assert len(traffic.answers) > seconds * RATE * 0.9
     assert {answer.status for answer in traffic.answers} == {200, 503}
-    assert max(answer.duration for answer in traffic.answers) < STORE_TIMEOUT + SLACK
-    assert all(answer.isWritten for answer in traffic.after(returned + RESUMPTION))
+    assert traffic.longest() < STORE_TIMEOUT + SLACK
+    assert traffic.recovery(returned) < RESUMPTION
     assert not any(killed < a.sent < a.ended < returned for a in traffic.written())
     assert store.available is True
     await checkNothingIsLost(traffic, store)
@@ -193,15 +193,15 @@ async def test_aServerThatIsPausedPilesUpNothing(
 
     assert isAvailable is False
     assert {answer.status for answer in traffic.answers} == {200, 503}
-    assert max(answer.duration for answer in traffic.answers) < patience + SLACK
+    assert traffic.longest() < patience + SLACK
     assert pending < RATE / 4
-    assert traffic.mostPending < RATE * (patience + SLACK)
+    assert traffic.mostPending < RATE * (patience + SLACK + traffic.stalled)
     assert mostThreads <= threads + 5
     refused = [a for a in traffic.refused() if noticed < a.sent < resumed]
     assert refused
-    assert sorted(a.duration for a in refused)[len(refused) // 2] < 0.1
+    assert min(answer.duration for answer in refused) < 0.1
     assert not any(noticed < a.sent < a.ended < resumed for a in traffic.written())
-    assert all(answer.isWritten for answer in traffic.after(resumed + RESUMPTION))
+    assert traffic.recovery(resumed) < RESUMPTION
     assert store.available is True
     await checkNothingIsLost(traffic, store)
 
@@ -325,7 +325,7 @@ async def test_aFailoverLosesNothingThatTheReplicaHas(
     if fault == "demoted":
         await comesAbout(lambda: traffic.refused())
     switched = reactor.seconds()
-    await until(switched + RESUMPTION + 1)
+    await until(switched + RESUMPTION + SLACK)
     if fault == "paused":
         # A master that wakes up as one, for as long as it takes Sentinel to notice.
         cluster.master.resume()
@@ -333,8 +333,8 @@ async def test_aFailoverLosesNothingThatTheReplicaHas(
     await traffic.stop()
 
     assert {answer.status for answer in traffic.answers} == {200, 503}
-    assert max(answer.duration for answer in traffic.answers) < STORE_TIMEOUT + SLACK
-    assert all(answer.isWritten for answer in traffic.after(switched + RESUMPTION))
+    assert traffic.longest() < STORE_TIMEOUT + SLACK
+    assert traffic.recovery(switched) < RESUMPTION + SLACK
     assert (await redisCommand(cluster.replica.port, "ROLE"))[0] == b"master"
     records = await RedisStore(cluster.replica.url).all()
     safe = [a for a in traffic.written() if a in reached or a.sent > switched]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 from urllib.parse import unquote
 
@@ -92,17 +93,21 @@ class Traffic:
     @ivar answers: those that have come.
     @ivar pending: how many requests are waiting for theirs.
     @ivar mostPending: how many ever were.
+    @ivar stalled: for how many seconds altogether this process did nothing, because
+        the machine had other things to do: nobody's fault.
     """
 
     port: int
     answers: list[Answer] = field(factory=list, init=False)
     pending: int = field(default=0, init=False)
     mostPending: int = field(default=0, init=False)
+    stalled: float = field(default=0.0, init=False)
     _shared: list[Client] = field(factory=list, init=False)
     _idle: list[Client] = field(factory=list, init=False)
     _sent: int = field(default=0, init=False)
     _asked: list[Deferred[Any]] = field(factory=list, init=False)
     _began: float = field(default=0.0, init=False)
+    _last: float = field(default=0.0, init=False)
     _pacing: Any = field(init=False)
     _agent: Any = field(init=False)
     _pool: Any = field(init=False)
@@ -133,7 +138,10 @@ class Traffic:
         self._pacing.start(PACE)
 
     def _sendDue(self) -> None:
-        due = (reactor.seconds() - self._began) * RATE
+        now = reactor.seconds()
+        self.stalled += max(0.0, now - self._last - 2 * PACE) if self._last else 0.0
+        self._last = now
+        due = (now - self._began) * RATE
         while self._sent < due:
             self._send()
 
@@ -198,11 +206,22 @@ class Traffic:
     def refused(self) -> list[Answer]:
         return [answer for answer in self.answers if not answer.isWritten]
 
-    def after(self, time: float) -> list[Answer]:
+    def longest(self) -> float:
         """
-        The answers to what was asked after that.
+        For how many seconds somebody has waited for an answer, not counting those
+        in which nothing happened at all.
         """
-        return [answer for answer in self.answers if answer.sent > time]
+        return max(answer.duration for answer in self.answers) - self.stalled
+
+    def recovery(self, since: float) -> float:
+        """
+        How many seconds it took from then on until nothing was refused any more;
+        infinity, if that never came about.
+        """
+        last = max([since, *(answer.sent for answer in self.refused())])
+        if not any(answer.sent > last for answer in self.answers):
+            return inf
+        return last - since - self.stalled
 
     def missing(self, records: dict[str, Record]) -> list[Answer]:
         """
