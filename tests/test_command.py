@@ -20,18 +20,18 @@ from typing import Any
 import click
 import pytest
 import pytest_twisted
-from attrs import define
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.threads import blockingCallFromThread, deferToThread
+from twisted.internet.defer import fail
 
 import txsession
-from txsession import MemoryStore, Record, StoreUnavailable, command
+from txsession import MemoryStore, Record, StoreUnavailable, command, copying
 from txsession.document import TOMBSTONE
 from txsession.signing import fingerprint
 from txsession.stores.sqlite import SQLiteStore
 
 from .support import PATIENCE, only
+from .terminal import Said, Terminal, terminalIn
+from .test_docs import run, tables, text
 
 ADA = "ada-abcdefghijklmnopqrstuvwxyz01"
 ADA_TOO = "ada-too-abcdefghijklmnopqrstuvwx"
@@ -46,72 +46,6 @@ def record(user: str | None = None, *, seconds: float = 3600, **data: Any) -> Re
     return Record(json.dumps(document).encode(), reactor.seconds() + seconds)
 
 
-@define
-class Said:
-    """
-    What a command line wrote, and its status.
-    """
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def problem(self) -> str:
-        """
-        The one line that says what went wrong.
-        """
-        assert (self.status, self.out) == (1, "")
-        return self.onlyLine
-
-    @property
-    def onlyLine(self) -> str:
-        [line] = self.err.splitlines()
-        assert line.startswith("txsession: ")
-        return line.removeprefix("txsession: ")
-
-
-class Terminal:
-    """
-    Carries out command lines in this process.
-
-    @ivar stores: those that there are, by URL.
-    """
-
-    def __init__(self, capsys: Any) -> None:
-        self.capsys = capsys
-        self.stores: dict[str, Any] = {"store://a": MemoryStore()}
-
-    @property
-    def store(self) -> Any:
-        return self.stores["store://a"]
-
-    def find(self, url: str) -> Any:
-        return self.stores.get(url) or txsession.storeFromURL(url)
-
-    async def __call__(self, *arguments: str) -> Said:
-        status = await deferToThread(command.main, arguments)
-        out, err = self.capsys.readouterr()
-        return Said(status, out, err)
-
-    async def on(self, name: str, *arguments: str) -> Said:
-        """
-        Carry out a command on the store.
-        """
-        return await self(name, "--store", "store://a", *arguments)
-
-
-def runHere(work: Any, stop: Any = None) -> Any:
-    """
-    Stands for runReactor in a thread, beside a reactor that runs already.
-    """
-    return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(work()))
-
-
 @pytest.fixture
 def terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -119,14 +53,7 @@ def terminal(
     """
     Where command lines are carried out in this process.
     """
-    terminal = Terminal(capsys)
-    monkeypatch.setattr(command, "runReactor", runHere)
-    monkeypatch.setattr(command, "storeFromURL", terminal.find)
-    monkeypatch.delenv("TXSESSION_STORE", raising=False)
-    monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
-    yield terminal
-    sys.path[:] = path
+    yield from terminalIn(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -1035,3 +962,62 @@ def test_isInstalled() -> None:
 
     [entry] = entry_points(group="console_scripts", name="txsession")
     assert entry.load() is command.main
+
+
+# Pages.
+
+
+def parts(page: str) -> dict[str, str]:
+    """
+    The parts of the reference that are about a command, by their headings.
+    """
+    found = re.findall(
+        r"^## `txsession ?([^`\n]*)`\n(.*?)(?=^## |\Z)", text(page), re.M | re.S
+    )
+    return dict(found)
+
+
+def signatureOf(name: str, command: click.Command) -> str:
+    arguments = [each for each in command.params if isinstance(each, click.Argument)]
+    return " ".join([name, *(str(argument.metavar) for argument in arguments)]).strip()
+
+
+def optionsOf(command: click.Command) -> list[str]:
+    written = []
+    for each in command.params:
+        if isinstance(each, click.Option):
+            [name] = each.opts
+            written.append(f"`{name}` {each.metavar or ''}".strip())
+    return written
+
+
+def test_referenceHasEveryCommandAndOption() -> None:
+    """
+    The reference lists exactly the commands and options that there are.
+    """
+    told = parts("docs/reference/command.md")
+    assert set(told) == {signatureOf(*item) for item in commands().items()}
+    for name, each in commands().items():
+        rows = tables(told[signatureOf(name, each)])[0]
+        assert [row[0] for row in rows] == optionsOf(each), name
+
+
+def test_limitsAreThoseOfTheReference() -> None:
+    """
+    The numbers that the reference names are those of the code.
+    """
+    page = text("docs/reference/command.md")
+    assert f"byte for byte, {copying.WORKERS} at a time" in page
+    assert (command.PRUNE_LIMIT, "a thousand at a time" in page) == (1000, True)
+    assert (command.SHOWN_FAILURES, "the first ten" in page) == (10, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_sessionsOfAMemoryStoreMove() -> None:
+    """
+    The function of the guide copies what a process has in its memory.
+    """
+    source, target = MemoryStore(), MemoryStore()
+    source.set(ADA, record("ada"))
+    await run("docs/how-to/administer.md")["moveTo"](target, source)
+    assert await target.all() == await source.all() != {}
