@@ -4,11 +4,13 @@ A server that is told to stop cuts nobody short.
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from select import select
 from typing import Any
+from weakref import ref
 
 import pytest
 import pytest_twisted
@@ -19,6 +21,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
+    UNIXClientEndpoint,
     connectProtocol,
     serverFromString,
     wrapClientTLS,
@@ -428,6 +431,21 @@ async def test_aServiceThatDoesNotStopIsGivenUp(
 
 
 @pytest_twisted.ensureDeferred
+async def test_whoIsInAHurryDoesNotWaitForTheStore(start: Starting) -> None:
+    """
+    Who is in a hurry does not wait for a store either.
+    """
+    service = start(Answers())
+    child = Recording(end=Deferred())
+    child.setServiceParent(service)
+    stopping = ended(service)
+    await eventually(lambda: child.stopped)
+    assert not stopping.called
+    service.hurry()
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
 async def test_aServiceThatFailsToStopIsNoObstacle(
     start: Starting, logged: list[Any]
 ) -> None:
@@ -470,6 +488,30 @@ async def test_aResponseHeldForItsSaveIsSent(start: Starting) -> None:
     assert b"\r\nSet-Cookie: connect.sid=" in received
     assert b"\r\nConnection: close\r\n" in received
     assert store.calls[-1] == "stop"
+
+
+@pytest_twisted.ensureDeferred
+async def test_requestsAreForgotten(start: Starting) -> None:
+    """
+    A request that is over is freed at once, not when the garbage collector comes
+    by.
+    """
+    seen: list[Any] = []
+
+    def page(request: Any) -> str:
+        seen.append(ref(request))
+        return "hello"
+
+    service = start(page)
+    connection = await connected(service)
+    gc.disable()
+    try:
+        connection.transport.write(GET)
+        await patiently(connection.until(b"hello"))
+        await turn()
+        assert [each() for each in seen] == [None]
+    finally:
+        gc.enable()
 
 
 # HTTP/2 and TLS.
@@ -600,6 +642,51 @@ async def test_whereItServesIsLogged(start: Starting, logged: list[Any]) -> None
     service = start(lambda request: "hello")
     [event] = [e for e in logged if "address" in e and "Serving" in e["log_format"]]
     assert event["address"] == f"http://127.0.0.1:{portOf(service)}/"
+
+
+@pytest_twisted.ensureDeferred
+async def test_itServesAtSocketsOfOtherKinds(
+    start: Starting, tmp_path: Path, logged: list[Any]
+) -> None:
+    """
+    It serves at a UNIX socket, too, and says which.
+    """
+    description = f"unix:{tmp_path / 'socket'}"
+    service = start(lambda request: "hello", endpoint=description)
+    connection = await connectProtocol(
+        UNIXClientEndpoint(reactor, str(tmp_path / "socket")), Connection()
+    )
+    connection.transport.write(GET)
+    await patiently(connection.until(b"hello"))
+    await ended(service)
+    assert [e for e in logged if e.get("address") == description]
+
+
+@define(eq=False)
+class Late:
+    """
+    An endpoint that listens when the test says so.
+    """
+
+    listening: Deferred[Any] = field(factory=Deferred)
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        return self.listening
+
+
+@pytest_twisted.ensureDeferred
+async def test_anEndpointMayTakeItsTime(start: Starting, logged: list[Any]) -> None:
+    """
+    An endpoint that fails later than at once is logged; one that has not answered
+    when the service stops is not waited for.
+    """
+    late = Late()
+    service = start(lambda request: "", endpoint=late)
+    late.listening.errback(OSError("not today"))
+    await ended(service)
+    [event] = [e for e in logged if "log_failure" in e]
+    assert event["log_failure"].getErrorMessage() == "not today"
+    await ended(start(lambda request: "", endpoint=Late()))
 
 
 @pytest_twisted.ensureDeferred

@@ -503,13 +503,15 @@ class Options(usage.Options):
         does it.
         """
         parent: Any = self.parent
-        if self["log-format"] is None or parent is None or "logfile" not in parent:
+        if self["log-format"] != "json" or parent is None or "logfile" not in parent:
             return None
-        name = parent["logfile"]
-        if name == "-" or (parent["nodaemon"] and not name):
-            return _OBSERVERS[self["log-format"]](sys.stdout)
-        file = LogFile.fromFullPath(name or "twistd.log")
-        return _OBSERVERS[self["log-format"]](file)
+        name, isDaemon = parent["logfile"], not parent["nodaemon"]
+        if name == "-" and isDaemon:
+            # Which twistd refuses itself.
+            return None
+        if name == "-" or not (name or isDaemon):
+            return jsonFileLogObserver(sys.stdout)
+        return jsonFileLogObserver(LogFile.fromFullPath(name or "twistd.log"))
 
     def getUsage(self, width: int | None = None) -> str:
         """

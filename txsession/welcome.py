@@ -189,7 +189,7 @@ _STYLE = """
   .count { font-size: 1.375rem }
   code, pre { font: .9375rem/1.6 ui-monospace, monospace; background: var(--paper);
               border-radius: .375rem }
-  code { padding: .125em .375em }
+  code { padding: .125em .375em; white-space: nowrap }
   pre { margin: 0 0 1rem; padding: .75rem 1rem; overflow-x: auto }
   button, .button { display: inline-block; padding: .5rem 1.25rem; font: inherit;
               font-weight: 600; line-height: 1.5; text-decoration: none;
