@@ -1072,6 +1072,49 @@ async def test_logFormatInAFile(programs: Programs) -> None:
     assert program.out == "it runs\n"
 
 
+@pytest_twisted.ensureDeferred
+async def test_anotherReactorCanBeChosen(programs: Programs) -> None:
+    """
+    The plugin installs no reactor, so that another can be chosen, and its end is as
+    graceful there.
+    """
+    program = programs.python(
+        *("twist", "--reactor=asyncio", "--log-format=text", "txsession", *LOOPBACK),
+        *("--app", "tests.served:makeSlow"),
+        TXSESSION_SECRET=SECRET,
+        files={3: "w"},
+    )
+    connection = await Browser(await program.port()).connect()
+    connection.transport.write(GET)
+    await program.until("a write waits")
+    program.signal("TERM")
+    await program.until("Requests that still run: 1")
+    program.send(b".")
+    assert b"\r\nSet-Cookie: connect.sid=" in await patiently(connection.closed)
+    await program.end()
+    assert "Traceback" not in program.out + program.err
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+@pytest_twisted.ensureDeferred
+async def test_passwordsAreNotInTheLog(programs: Programs, scheme: str) -> None:
+    """
+    The password in a store's URL is not in the log, though the store cannot be
+    reached.
+    """
+    program = programs.twistd(
+        *("--app", "tests.served:app", *LOOPBACK, "--store-timeout", "5"),
+        TXSESSION_SECRET=SECRET,
+        TXSESSION_STORE=f"{scheme}://user:hunter2@127.0.0.1:1/0",
+    )
+    browser = Browser(await program.port())
+    assert (await browser.get()).status == 503
+    program.signal("TERM")
+    await program.end()
+    assert "hunter2" not in program.out + program.err
+    assert SECRET not in program.out + program.err
+
+
 # The guide.
 
 
