@@ -560,7 +560,7 @@ def test_includedObjectsExist() -> None:
     """
     for page in PAGES:
         for path, name in re.findall(
-            r"^```\{literalinclude\} (\S+)\n(?:.*\n)*?:pyobject: (\w+)",
+            r"^```\{literalinclude\} (\S+)\n(?:(?!```).*\n)*?:pyobject: (\w+)",
             page.read_text("utf-8"),
             re.M,
         ):
