@@ -52,7 +52,7 @@ from .support import (
     turn,
 )
 from .test_express_suite import keyAndCertificate
-from .test_wrapped import H2Client
+from .test_wrapped import H2Client, needsWebSockets, say, socketsBeside, talk
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -345,6 +345,33 @@ async def test_aClientThatLeavesHoldsNothingUp(start: Starting) -> None:
     await eventually(lambda: service.site.isDraining)
     connection.transport.loseConnection()
     await stopping
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@needsWebSockets
+@pytest_twisted.ensureDeferred
+async def test_aWebSocketLivesUntilTheGracePeriodIsOver(
+    start: Starting, leaves: bool
+) -> None:
+    """
+    A WebSocket goes on while the service stops, until its client leaves, or the
+    grace period is over.
+    """
+    root, sockets = socketsBeside(lambda request: "")
+    resource = SessionResource(root, secret=SECRET)
+    service = start(Answers(), resource=resource)
+    client = await talk(portOf(service), None)
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    assert await say(client, "hello") == ""
+    assert not stopping.called
+    if leaves:
+        client.transport.loseConnection()
+    else:
+        service.hurry()
+    await stopping
+    await patiently(sockets.made[0].lost)
+    await patiently(client.lost)
 
 
 # What does not end.
