@@ -32,6 +32,7 @@ from txsession import (
 )
 from txsession.serving import WebService
 from txsession.tap import Options, makeService
+from txsession.tapoptions import OPTIONS
 
 from .programs import ROOT, Program, Programs, programsOfATest  # noqa: F401
 from .support import (
@@ -676,7 +677,7 @@ def test_helpIsOfTheWidthOfATerminal(monkeypatch: pytest.MonkeyPatch) -> None:
         lines = str(Options()).splitlines()
         assert max(map(len, lines)) < width
         named = {name for line in lines for name in re.findall("^  --([a-z-]+)", line)}
-        assert named == {o.name for o in tap._OPTIONS}
+        assert named == {o.name for o in OPTIONS}
 
 
 def test_helpIsShown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -704,7 +705,7 @@ def test_eachPolicyHasAnOption() -> None:
     Each option of SessionResource and CookieOptions has one here, but for the
     clock.
     """
-    policies = {option.policy for option in tap._OPTIONS} - {""}
+    policies = {option.policy for option in OPTIONS} - {""}
     cookie = {f"cookie.{name}" for name in signature(CookieOptions).parameters}
     assert policies == {*signature(SessionResource).parameters, *cookie} - {"reactor"}
 
@@ -717,8 +718,7 @@ def test_thePageOfTheReferenceIsComplete() -> None:
     page = (ROOT / "docs/reference/twistd.md").read_text("utf-8")
     rows = re.findall(r"^\| `--([^`]*)` \| (?:`([^`]*)`)? ?\| ", page, re.M)
     assert [(option.replace("\\|", "|"), policy) for option, policy in rows] == [
-        (f"{option.name} {option.value}".rstrip(), option.policy)
-        for option in tap._OPTIONS
+        (f"{option.name} {option.value}".rstrip(), option.policy) for option in OPTIONS
     ]
 
 
@@ -825,7 +825,7 @@ def test_eachOptionIsWrongSomewhere() -> None:
     For each option there is a wrong use above.
     """
     tried = {name for wrong, _ in WRONG for name in re.findall("--([a-z-]+)", wrong)}
-    assert {option.name for option in tap._OPTIONS} <= tried
+    assert {option.name for option in OPTIONS} <= tried
 
 
 @pytest.mark.parametrize(
