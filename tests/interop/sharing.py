@@ -110,6 +110,11 @@ class PostgreSQL:
         with psycopg.connect(self.url, autocommit=True) as connection:
             return connection.execute(statement, values)
 
+    def makeSchema(self, name: str) -> None:
+        quoted = '"' + name.replace('"', '""') + '"'
+        self.ask(f"DROP SCHEMA IF EXISTS {quoted} CASCADE")
+        self.ask(f"CREATE SCHEMA {quoted}")
+
     def look(self, sid: str, table: str = "session") -> Stored | None:
         """
         What the server has, read by neither of the two.

@@ -241,7 +241,7 @@ async def test_whatExpiresIsGoneForBoth(both: Sharing) -> None:
     both_ = await both()
     visitor = both_.visitor()
     await visitor.express("req.session.n = 1")
-    both_.server.expireIn(visitor.sid, 0.001)
+    both_.server.expireIn(visitor.sid, 0)
     assert await seenByExpress(visitor) == {}
     assert await seenByTwisted(visitor) == {}
 

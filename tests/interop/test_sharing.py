@@ -4,6 +4,7 @@ What the two do with each other's sessions.
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -213,7 +214,7 @@ async def test_idsOfEitherSideAreUnderstood(both: Sharing) -> None:
     Whatever characters the IDs have that one side makes, the other finds the
     session.
     """
-    odd = "ä/ü;=%25 \"'\\.€.😀*?[a]-" + "x" * 100
+    odd = "ä/ü;=%25 \"'\\.€.😀*?[a]-" + token_hex(60)
     both_ = await both(
         express={"genid": {"js": f"() => {odd!r} + 'express'"}},
         twisted={"genid": lambda request: odd + "twisted"},
@@ -356,6 +357,7 @@ async def test_allOfThemAreListedHere(both: Sharing) -> None:
     }
     there, here = where[both.server.kind]
     both_ = await both(express={"store": there}, twisted={"store": here})
+    await both_.store.clear()
     one, two = both_.visitor(), both_.visitor()
     await one.express("req.session.n = 1")
     await two.twisted(lambda s: s.update(n=2))

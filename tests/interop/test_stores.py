@@ -115,9 +115,7 @@ async def test_tableAndSchema(bothOnPostgreSQL: Sharing, name: str) -> None:
     of PostgreSQLStore, quoted alike.
     """
     schema = f"{name} of both"
-    server: PostgreSQL = bothOnPostgreSQL.server
-    quoted = '"' + schema.replace('"', '""') + '"'
-    server.ask(f"CREATE SCHEMA {quoted}")
+    bothOnPostgreSQL.server.makeSchema(schema)
     both = await bothOnPostgreSQL(
         express={"store": {"tableName": name, "schemaName": schema}},
         twisted={"store": {"table": name, "schema": schema}},
@@ -134,8 +132,7 @@ async def test_tableOfConnectPgSimple(bothOnPostgreSQL: Sharing) -> None:
     A table that connect-pg-simple has made serves both, and so it does where this
     side may not make one.
     """
-    server: PostgreSQL = bothOnPostgreSQL.server
-    server.ask("CREATE SCHEMA theirs")
+    bothOnPostgreSQL.server.makeSchema("theirs")
     theirs = {"schemaName": "theirs", "createTableIfMissing": True}
     ours = {"schema": "theirs", "createTable": False}
     with pytest.raises(StoreError, match="there is no table"):
@@ -186,8 +183,8 @@ async def test_bothMakeTheSameTable(bothOnPostgreSQL: Sharing) -> None:
     other makes.
     """
     server: PostgreSQL = bothOnPostgreSQL.server
-    server.ask("CREATE SCHEMA made_there")
-    server.ask("CREATE SCHEMA made_here")
+    server.makeSchema("made_there")
+    server.makeSchema("made_here")
     both = await bothOnPostgreSQL(
         express={"store": {"schemaName": "made_there", "createTableIfMissing": True}},
         twisted={"store": {"schema": "made_here"}},
