@@ -81,7 +81,7 @@ async function run (req, res) {
   })
   const script = new AsyncFunction('req', 'res', 'verb', 'pause', 'same', req.body)
   const result = await script(req, res, verb, pause, isDeepStrictEqual)
-  res.json(result ?? null)
+  if (!res.headersSent) res.json(result ?? null)
 }
 
 const paused = []

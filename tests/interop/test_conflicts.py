@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from txsession import Record, Session, SessionConflict
 from txsession.document import TOMBSTONE
 
-from ..support import StepStore, called
+from ..support import Browser, StepStore, called, patiently
 from .sharing import DAY, HOUR, Sharing, now
 from .test_lifetimes import HOURLY
 from .test_sharing import seenByExpress, seenByTwisted
@@ -304,6 +304,36 @@ async def test_reloadBeforeItChangesKeepsExpressFromReviving(both: Sharing) -> N
     await visitor.twisted(lambda s: s.destroy())
     assert await held.finish() == "failed to load session"
     assert both_.look(sid) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_expressRedirectsBeforeItHasSaved(both: Sharing) -> None:
+    """
+    A redirect of Express can be in the browser before the session is saved.
+    """
+    both_ = await both()
+    visitor = both_.visitor()
+    await visitor.express("req.session.user = 'nobody'")
+    script = (
+        "const {set} = req.sessionStore;"
+        "req.sessionStore.set = async function (...all) {"
+        "  req.sessionStore.set = set; await pause(); set.apply(this, all)"
+        "};"
+        "req.session.user = 'ada'; res.redirect(303, '/')"
+    )
+    saving = both_.node.paused()
+    connection = await Browser(both_.expressPort).connect()
+    connection.transport.write(
+        f"POST /do HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Cookie: connect.sid={visitor.cookies['connect.sid']}\r\n"
+        f"Content-Length: {len(script)}\r\n\r\n{script}".encode()
+    )
+    await patiently(connection.until(b"Location: /"))
+    await saving
+    assert await seenByTwisted(visitor) == {"user": "nobody"}
+    await both_.node.ask("resume")
+    assert (await patiently(connection.closed)).startswith(b"HTTP/1.1 303")
+    assert await seenByTwisted(visitor) == {"user": "ada"}
 
 
 # The tombstone of regenerate(keepData=True).
