@@ -21,7 +21,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import txredisapi
@@ -31,6 +32,7 @@ from twisted.internet.endpoints import (
     HostnameEndpoint,
     UNIXClientEndpoint,
     connectProtocol,
+    wrapClientTLS,
 )
 from twisted.internet.interfaces import IReactorFromThreads, IStreamClientEndpoint
 from twisted.logger import Logger
@@ -71,12 +73,14 @@ local function expiry(key)
   return after + left
 end
 """
+# A letter before the value keeps clients that turn into numbers what looks like one
+# from doing so.
 _GET = (
     _EXPIRY
     + """
 local value = redis.call('GET', KEYS[1])
 if not value then return false end
-return {value, expiry(KEYS[1])}
+return {'=' .. value, expiry(KEYS[1])}
 """
 )
 _GET_MANY = (
@@ -85,7 +89,7 @@ _GET_MANY = (
 local found = {}
 for place, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
-  if type(value) == 'string' then found[place] = {value, expiry(key)}
+  if type(value) == 'string' then found[place] = {'=' .. value, expiry(key)}
   else found[place] = false end
 end
 return found
@@ -301,7 +305,7 @@ class RedisStore:
             return None
         # A key that never expires is somebody else's doing.
         at = LATEST if at == -1 else at - self._ahead
-        record = Record(_asBytes(payload), at / 1000)
+        record = Record(_asBytes(payload, self._link.charset)[1:], at / 1000)
         return record if record.isLive(self._now()) else None
 
     def _at(self, expires: float) -> int:
@@ -359,7 +363,7 @@ class RedisStore:
             cursor, keys = await self._command(
                 "SCAN", cursor, "MATCH", pattern, "COUNT", BATCH
             )
-            fresh = set(map(_asBytes, keys)) - seen
+            fresh = {_asBytes(key, self._link.charset) for key in keys} - seen
             seen |= fresh
             if fresh:
                 yield list(fresh)
@@ -404,6 +408,7 @@ class _Link:
     _waiting: list[Deferred[Any]] = field(factory=list)
     _turn: int = 0
     _isVerifying: bool = False
+    charset: ClassVar[str] = "utf-8"
 
     @property
     def available(self) -> bool:
@@ -522,6 +527,10 @@ class _Borrowed:
     timeout: float
 
     @property
+    def charset(self) -> str:
+        return self.client._factory.charset or "utf-8"
+
+    @property
     def available(self) -> bool:
         factory = self.client._factory
         # Before the first connection there is a Deferred that waits for it.
@@ -588,9 +597,9 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         error = failure.value
         if not isinstance(error, txredisapi.ResponseError):
             return self._reject(_explained(failure).getErrorMessage())
-        if _isUseless(str(error)):
+        if _isUseless(str(error)) or (self.password is None and "NOAUTH" in str(error)):
             return self._reject(f"Redis: {error}")
-        # It wants a password first.
+        # It wants the password first, or does not allow this user to ask.
         return super().connectionMade()
 
     def _reject(self, reason: str) -> None:
@@ -725,12 +734,12 @@ class _Address:
     What a URL says.
 
     @ivar hosts: the server, or the sentinels; or none, for a socket.
+    @ivar tls: what checks the server's certificate, if TLS is to be spoken.
     """
 
     hosts: tuple[tuple[str, int], ...] = ()
     socket: str | None = None
-    isTLS: bool = False
-    caFile: str | None = None
+    tls: Any = None
     service: str | None = None
     username: str | None = None
     password: str | None = None
@@ -778,8 +787,7 @@ class _Address:
         isTLS = parts.scheme == "rediss"
         return cls(
             hosts=hosts,
-            isTLS=isTLS,
-            caFile=options.pop("caFile", None) if isTLS else None,
+            tls=_tls(hosts[0][0], options.pop("caFile", None)) if isTLS else None,
             username=username,
             password=password,
             database=_asDatabase(parts.path.removeprefix("/")),
@@ -829,24 +837,29 @@ class _Address:
             return _SentinelEndpoint(
                 endpoints, self.service, self.sentinelPassword, timeout
             )
-        return self._wrapped(endpoints[0]) if self.isTLS else endpoints[0]
+        if self.tls is None:
+            return endpoints[0]
+        return wrapClientTLS(self.tls, endpoints[0])
 
-    def _wrapped(self, endpoint: Any) -> Any:
+
+def _tls(host: str, caFile: str | None) -> Any:
+    """
+    What checks that a server is this host, by the authorities that the system
+    trusts or else by the one whose certificate is in a file.
+    """
+    try:
+        from twisted.internet.ssl import Certificate, optionsForClientTLS
+    except ImportError as error:
+        raise _wrong(
+            "rediss:// needs an extra: pip install 'txsession[redis,tls]'"
+        ) from error
+    trust = None
+    if caFile is not None:
         try:
-            from twisted.internet.endpoints import wrapClientTLS
-            from twisted.internet.ssl import Certificate, optionsForClientTLS
-        except ImportError as error:
-            raise ConfigurationError(
-                "rediss:// needs an extra: pip install 'txsession[redis,tls]'",
-                option="server",
-            ) from error
-        trust = None
-        if self.caFile is not None:
-            with open(self.caFile, "rb") as file:
-                trust = Certificate.loadPEM(file.read())
-        return wrapClientTLS(
-            optionsForClientTLS(self.hosts[0][0], trustRoot=trust), endpoint
-        )
+            trust = Certificate.loadPEM(Path(caFile).read_bytes())
+        except Exception as error:
+            raise _wrong(f"has a caFile that is no certificate: {caFile}") from error
+    return optionsForClientTLS(host, trustRoot=trust)
 
 
 def _tcp(host: str, port: int, timeout: float) -> Any:
@@ -913,9 +926,9 @@ def _isHeld(sid: str) -> bool:
     return True
 
 
-def _asBytes(value: Any) -> bytes:
+def _asBytes(value: Any, charset: str = "utf-8") -> bytes:
     # Not all that txredisapi gives is bytes: that is an option of its clients.
-    return value if isinstance(value, bytes) else str(value).encode("utf-8")
+    return value if isinstance(value, bytes) else str(value).encode(charset)
 
 
 def _asID(key: bytes) -> str | None:
