@@ -23,8 +23,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
 
-from twisted.web.proxy import ReverseProxyResource
+from twisted.web.proxy import ProxyClient, ProxyClientFactory, ReverseProxyResource
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 from twisted.web.util import Redirect
@@ -61,12 +63,46 @@ def site(redis: str, secret: str, port: int) -> Resource:
     root = Resource()
     root.putChild(b"", Redirect(b"/klein/"))
     root.putChild(b"klein", klein)
-    root.putChild(b"express", ReverseProxyResource("127.0.0.1", port, b"/express"))
+    root.putChild(b"express", Express("127.0.0.1", port, b"/express"))
     root.putChild(b"style.css", Data(STYLE.encode(), "text/css"))
     return root
 
 
 # Express.
+
+
+class ExpressClient(ProxyClient):
+    """
+    A request to Express.
+    """
+
+    def handleResponseEnd(self) -> None:
+        # A browser that follows a redirect may be gone before it has all of it.
+        if getattr(self.father, "channel", None) is None:
+            self.transport.loseConnection()
+        else:
+            super().handleResponseEnd()
+
+
+class ExpressClients(ProxyClientFactory):
+    """
+    Makes the requests to Express.
+    """
+
+    protocol = ExpressClient
+    noisy = False
+
+
+class Express(ReverseProxyResource):
+    """
+    What is under C{/express}.
+    """
+
+    proxyClientFactoryClass = ExpressClients
+
+    def getChild(self, path: bytes, request: Any) -> Express:
+        path = self.path + b"/" + quote(path, safe="").encode()
+        return Express(self.host, self.port, path)
 
 
 def installPackages() -> None:
