@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +18,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
 
 from txsession import ConfigurationError, Record, StoreError, StoreUnavailable
 from txsession.stores.sqlite import VERSION, SQLiteStore
@@ -515,3 +518,33 @@ async def test_theClockIsTheReactors(makeStore: Any) -> None:
     clock.advance(-6)
     assert await store.get("a") is None
     assert await store.length() == 1
+
+
+OTHER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(*(sid for [sid] in connection.execute("SELECT sid FROM session ORDER BY sid")))
+connection.close()
+"""
+
+
+@pytest_twisted.ensureDeferred
+async def test_anotherProcessThatClosesTheFileTakesNothingAway(
+    makeStore: Any, path: Path
+) -> None:
+    """
+    Another process may use the file and close it: what is saved afterwards is seen
+    by the next one.  (SQLite deletes the log when it believes that nobody else has
+    the file open, which it does where a process has lost its locks.)
+    """
+
+    def seen() -> str:
+        command = [sys.executable, "-c", OTHER, path]
+        return subprocess.check_output(command, text=True).strip()
+
+    store = makeStore()
+    await store.set("a", RECORD)  # opens the file to write ...
+    await store.get("a")  # ... and to read
+    assert await deferToThread(seen) == "a"
+    await store.set("b", RECORD)
+    assert await deferToThread(seen) == "a b"

@@ -22,7 +22,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -412,12 +413,18 @@ def _isHeld(sid: str) -> bool:
 
 # In the threads.
 
+_opening = Lock()
+
 
 def _makePrivate(path: str) -> None:
     """
     Make the file, if there is none, so that nobody else can read it.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # It must not be opened and closed while a connection of this process is open:
+    # that would take the locks off it (POSIX), whereupon another process that
+    # closes the database deletes the log that this one goes on writing to.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _enterWAL(connection: sqlite3.Connection, deadline: float) -> None:
