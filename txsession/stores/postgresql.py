@@ -333,9 +333,8 @@ class PostgreSQLStore:
             raise StoreUnavailable(str(error)) from error.__cause__
         if not isinstance(error, psycopg.Error):
             return failure
-        if _isTrouble(error):
-            raise StoreUnavailable(_told(error)) from error
-        raise StoreError(_told(error)) from error
+        kind = StoreUnavailable if _isTrouble(error) else StoreError
+        raise kind(_told(error)) from _withoutDetails(error)
 
     async def _stop(self) -> None:
         await self._underWay.over()
@@ -373,25 +372,25 @@ class PostgreSQLStore:
                     f"there is no table {name}; make it, or allow it to be made "
                     "(createTable=True)"
                 )
-            schema = sql.SQL(_SCHEMA).format(**self._identifiers())
-            # Somebody else who finds no table may be faster.
-            with (
-                suppress(
-                    errors.DuplicateTable,
-                    errors.DuplicateObject,
-                    errors.UniqueViolation,
-                ),
-                connection.transaction(),
-            ):
-                connection.execute(schema)
+            self._makeTable(connection, name)
         self._isTableThere = True
+
+    def _makeTable(self, connection: psycopg.Connection[Any], name: str) -> None:
+        schema = sql.SQL(_SCHEMA).format(**self._identifiers())
+        try:
+            with connection.transaction():
+                connection.execute(schema)
+        except (errors.DuplicateTable, errors.DuplicateObject, errors.UniqueViolation):
+            # Somebody else who found no table may have been faster.
+            if not _isThere(connection, name):
+                raise
 
     def _identifiers(self) -> dict[str, sql.Identifier]:
         table = self._names[-1]
         return {
             "table": sql.Identifier(*self._names),
-            "key": sql.Identifier(_shortened(f"{table}_pkey")),
-            "index": sql.Identifier(_shortened(f"IDX_{table}_expire")),
+            "key": sql.Identifier(_named("", table, "_pkey")),
+            "index": sql.Identifier(_named("IDX_", table, "_expire")),
         }
 
 
@@ -582,6 +581,10 @@ def _asParameters(url: object) -> dict[str, Any]:
     for port in str(parameters.get("port") or "").split(","):
         if port and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536):
             raise ConfigurationError("has a port that is not a number", option="url")
+    if "@" in str(parameters.get("host") or ""):
+        raise ConfigurationError(
+            "has two @; write the one in the password as %40", option="url"
+        )
     parameters.setdefault("application_name", "txsession")
     parameters["client_encoding"] = "UTF8"
     return parameters
@@ -601,13 +604,19 @@ def _asNames(table: object, schema: object) -> tuple[str, ...]:
     return tuple(str(name) for name in names.values())
 
 
-def _shortened(name: str) -> str:
-    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
+def _named(before: str, table: str, after: str) -> str:
+    """
+    The name of something that belongs to a table, of which as much is in it as
+    fits.
+    """
+    length = LONGEST_NAME - len(before) - len(after)
+    return before + table.encode()[:length].decode(errors="ignore") + after
 
 
 def _statement(text: str, identifiers: dict[str, sql.Identifier]) -> str:
-    used = {name: each for name, each in identifiers.items() if f"{{{name}}}" in text}
-    return sql.SQL(text).format(**used).as_string()
+    # A percent sign in a name is none that stands for a value.
+    names = {k: each.as_string().replace("%", "%%") for k, each in identifiers.items()}
+    return text.format(**names)
 
 
 # Errors.
@@ -639,3 +648,14 @@ def _told(error: psycopg.Error) -> str:
     """
     message = error.diag.message_primary or str(error)
     return f"PostgreSQL: {' '.join(message.split())}"
+
+
+def _withoutDetails(error: psycopg.Error) -> psycopg.Error:
+    """
+    The same error, whose text is safe to be logged.
+    """
+    if not (error.diag.message_detail or error.diag.context):
+        return error
+    kind: Any = type(error)
+    told: psycopg.Error = kind(error.diag.message_primary)
+    return told
