@@ -168,7 +168,7 @@ async def test_aFolderIsNoFile(makeStore: Any, tmp_path: Path) -> None:
     A store whose file is a folder is not available.
     """
     store = makeStore(tmp_path)
-    with pytest.raises(StoreUnavailable, match="Is a directory"):
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
         await store.get("a")
     assert store.available is False
 
