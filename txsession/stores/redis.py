@@ -23,7 +23,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import txredisapi
 from attrs import define, field, frozen
@@ -680,7 +680,7 @@ class _SentinelEndpoint:
 
     sentinels: list[Any]
     service: str
-    password: str | None
+    password: str | None = field(repr=False)
     timeout: float
 
     def connect(self, factory: Any) -> Deferred[Any]:
@@ -763,7 +763,9 @@ class _Address:
             parts = urlsplit(url)
         except ValueError:
             raise _wrong("is not a URL") from None
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.fragment or "@" in parts.path + parts.query:
+            raise _wrong("must have none of /?# in the password; write %2F, %3F, %23")
+        options = _asOptions(parts.query)
         if parts.scheme == "redis+unix":
             address = cls._ofSocket(parts, options)
         elif parts.scheme == "redis+sentinel":
@@ -894,6 +896,11 @@ def _asHost(host: str, default: int) -> tuple[str, int]:
     if port > 65535:
         raise _wrong(f"has a port above 65535: {port}")
     return name.strip("[]") or "localhost", port
+
+
+def _asOptions(query: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return {unquote(name): unquote(value) for name, _, value in pairs}
 
 
 def _asDatabase(text: str) -> int | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import ConfigurationError
 from .memory import MemoryStore
@@ -55,11 +55,13 @@ def storeFromURL(url: str, *, reactor: Any | None = None) -> Any:
             f"there is {', '.join(scheme + ':' for scheme in _MAKERS)}",
             option="store",
         )
+    if "#" in url:
+        raise ConfigurationError("has a #; write it as %23", option="store")
     return make(parts, reactor)
 
 
 def _memory(parts: SplitResult, reactor: Any) -> MemoryStore:
-    if parts.netloc or parts.path or parts.fragment:
+    if parts.netloc or parts.path:
         raise ConfigurationError(
             'a memory store has neither host nor path; write "memory:"',
             option="store",
@@ -70,7 +72,7 @@ def _memory(parts: SplitResult, reactor: Any) -> MemoryStore:
 
 
 def _sqlite(parts: SplitResult, reactor: Any) -> Any:
-    if parts.netloc or parts.fragment or not parts.path:
+    if parts.netloc or not parts.path:
         raise ConfigurationError(
             'an SQLite store has a file and no host; write "sqlite:sessions.db", or '
             '"sqlite:/var/lib/sessions.db" with one slash',
@@ -138,37 +140,38 @@ def _installing(extra: str) -> str:
 
 def _options(
     parts: SplitResult, **kinds: Callable[[str, str], Any]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+) -> tuple[dict[str, Any], list[str]]:
     """
-    The options of a store in the query, and what else is there.
+    The options of a store in the query, and what else is there, as it is.
     """
     options: dict[str, Any] = {}
     others = []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        kind = kinds.get(name)
+    for part in parts.query.split("&") if parts.query else ():
+        name, _, value = part.partition("=")
+        kind = kinds.get(unquote(name))
         if kind is None:
-            others.append((name, value))
+            others.append(part)
         else:
-            options[name] = kind(value, name)
+            options[unquote(name)] = kind(unquote(value), unquote(name))
     return options, others
 
 
-def _refuse(others: list[tuple[str, str]], store: str, known: str) -> None:
+def _refuse(others: list[str], store: str, known: str) -> None:
     if others:
+        name = unquote(min(others).partition("=")[0])
         raise ConfigurationError(
-            f"{store} has no option {min(others)[0]!r}; there is {known}",
-            option="store",
+            f"{store} has no option {name!r}; there is {known}", option="store"
         )
 
 
-def _without(parts: SplitResult, others: list[tuple[str, str]]) -> str:
+def _without(parts: SplitResult, others: list[str]) -> str:
     """
     The URL with only these in its query.
     """
-    scheme, _, rest = parts.geturl().partition(":")
-    url = rest.partition("#")[0].partition("?")[0]
-    query = urlencode(others)
-    return f"{scheme}:{url}" + (f"?{query}" if query else "")
+    # Not geturl(), which drops slashes.
+    slashes = "//" if parts.netloc or parts.path.startswith("/") else ""
+    url = f"{parts.scheme}:{slashes}{parts.netloc}{parts.path}"
+    return f"{url}?{'&'.join(others)}" if others else url
 
 
 def _asText(text: str, option: str) -> str:
