@@ -26,6 +26,7 @@ from txsession import (
     ConfigurationError,
     Record,
     StoreError,
+    StoreTimeout,
     StoreUnavailable,
     getSession,
 )
@@ -547,6 +548,61 @@ async def test_aClientOfTxredisapi(
     assert store.available is False
     with pytest.raises(StoreUnavailable):
         await store.get("a")
+
+
+@pytest.mark.parametrize("replyTimeout", [None, 0.3])
+@pytest_twisted.ensureDeferred
+async def test_aClientWhoseServerHangs(
+    ownServer: Any, makeStore: Any, replyTimeout: float | None
+) -> None:
+    """
+    That a client of somebody else's has a server that does not answer is found out
+    after the timeout; then one command alone waits until it does, and all others
+    fail at once.
+    """
+    server = ownServer()
+    client = await txredisapi.Connection(
+        "127.0.0.1", server.port, replyTimeout=replyTimeout
+    )
+    store = makeStore(client, timeout=0.5)
+    await store.set("a", RECORD)
+    server.pause()
+    for call in [store.get("a"), store.set("b", RECORD)]:
+        with pytest.raises(StoreTimeout):
+            await call
+    if replyTimeout is None:
+        for call in [store.get("a") for _ in range(1000)]:
+            assert call.called
+            with pytest.raises(StoreUnavailable):
+                await call
+        assert store.available is False
+        assert len(client._factory.pool[0].replyQueue.waiting) == 3
+    server.resume()
+    await comesAbout(lambda: store.available)
+    await store.set("a", RECORD)
+    assert await store.get("a") == RECORD
+    await client.disconnect()
+
+
+@pytest_twisted.ensureDeferred
+async def test_aClientThatHasYetToConnect(ownServer: Any, makeStore: Any) -> None:
+    """
+    A client that has never been connected is waited for only so long, and only
+    once; when it is connected, the store is available.
+    """
+    server = ownServer()
+    await deferToThread(server.kill)
+    client = txredisapi.lazyConnection("127.0.0.1", server.port)
+    store = makeStore(client, timeout=0.2)
+    with pytest.raises(StoreTimeout):
+        await store.get("a")
+    assert store.available is False
+    with pytest.raises(StoreUnavailable):
+        await store.get("a")
+    await deferToThread(server.start)
+    await comesAbout(lambda: store.available)
+    await store.set("a", RECORD)
+    await client.disconnect()
 
 
 def test_whatIsNoClient() -> None:

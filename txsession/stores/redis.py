@@ -183,7 +183,7 @@ class RedisStore:
             self._link = _Link(Reach(self._name, self._log), address, count, seconds)
         elif isinstance(server, txredisapi.ConnectionHandler):
             self._name = f"<RedisStore {prefix}* on {server!r}>"
-            self._link = _Borrowed(server, seconds)
+            self._link = _Borrowed(Reach(self._name, self._log), server, seconds)
         else:
             raise ConfigurationError(
                 "must be a URL, or a client of txredisapi (await Connection(), or use "
@@ -523,6 +523,7 @@ class _Borrowed:
     A client that somebody else has made.
     """
 
+    reach: Reach
     client: Any
     timeout: float
 
@@ -532,20 +533,35 @@ class _Borrowed:
 
     @property
     def available(self) -> bool:
+        return self._reason() is None
+
+    def _reason(self) -> str | None:
+        """
+        Why the server cannot be reached, or L{None} if as far as is known it can.
+        """
         factory = self.client._factory
         # Before the first connection there is a Deferred that waits for it.
-        return bool(factory.size or (factory.deferred and not factory.stopped))
+        if factory.size or (factory.deferred and not factory.stopped):
+            return self.reach.reason
+        return "the client is not connected"
 
     def now(self) -> Any:
         return None
 
     def connection(self) -> Deferred[Any]:
-        if not self.available:
-            return fail(StoreUnavailable("the client is not connected"))
+        reason = self._reason()
+        if reason is not None:
+            return fail(StoreUnavailable(reason))
         return succeed(_Patient(self.client, self.timeout))
 
     def explain(self, failure: Failure, connection: Any) -> Failure:
-        return _explained(failure)
+        explained = _explained(failure)
+        if explained.check(StoreTimeout) and self.reach.reason is None:
+            self.reach.lost(explained.getErrorMessage())
+            # One alone waits for as long as it takes; the connection is not ours to
+            # be dropped.
+            self.client.ping().addBoth(lambda _: self.reach.found())
+        return explained
 
     async def close(self) -> None:
         pass
