@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import txsession
+import txsession.testing
 
 project = "txsession"
 author = "The txsession developers"
@@ -55,13 +56,16 @@ _FIELD = re.compile(r"^@(param|ivar|raise|return)( [\w.]+)?:\s*", re.MULTILINE)
 _MARKUP = re.compile(r"([LCI])\{([^{}]*)\}|(?<!`)`([^`<>]+)`(?!`)")
 
 
+TESTING = {f"testing.{name}" for name in txsession.testing.__all__}
+
+
 def _asReference(text: str) -> str:
     label, _, target = text.partition("<")
     label = label.strip()
     name = (target.rstrip(">") or label).removeprefix("txsession.")
     if name == "SessionCookie":
         return f":py:obj:`{label} <txsession.session.SessionCookie>`"
-    if name in txsession.__all__:
+    if name in txsession.__all__ or name in TESTING:
         return f":py:obj:`{label} <txsession.{name}>`"
     return f"``{label}``"
 

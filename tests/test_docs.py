@@ -25,7 +25,7 @@ import txsession
 from txsession import (
     ConditionalStore,
     CookieOptions,
-    Record,
+    MemoryStore,
     SessionError,
     SessionResource,
     SessionService,
@@ -35,10 +35,12 @@ from txsession import (
     document,
     exchange,
     getSession,
+    testing,
 )
 from txsession.plan import Facts, decide
 from txsession.serving import WebService
 from txsession.store import TouchableStore
+from txsession.testing.faulty import KINDS
 
 from .support import Page, clockAt
 
@@ -360,27 +362,39 @@ async def test_rowsOfTheTableOfStreamsHold(
 
 def test_testsOfTheGuidePass() -> None:
     """
-    The test cases that the how-to shows pass.
+    The test cases that the how-to shows pass, each test of them.
     """
     page = run("docs/how-to/test-your-handlers.md")
     result = unittest.TestResult()
-    for case in ("HomeTests", "OutageTests"):
-        unittest.defaultTestLoader.loadTestsFromTestCase(page[case]).run(result)
-    assert result.testsRun == 3
+    for name in ("HandlerTests", "RouteTests", "HomeTests", "OutageTests"):
+        unittest.defaultTestLoader.loadTestsFromTestCase(page[name]).run(result)
     assert result.failures == result.errors == []
+    assert result.testsRun == text("docs/how-to/test-your-handlers.md").count(
+        "    def test_"
+    )
+
+
+def test_faultsOfTheGuide() -> None:
+    """
+    The how-to names the faults that a store can have, and no others.
+    """
+    [rows] = tables(text("docs/how-to/test-your-handlers.md"))
+    named = [re.findall(r"\w+", row[0])[0] for row in rows]
+    assert sorted(named) == sorted(KINDS)
 
 
 @pytest_twisted.ensureDeferred
-async def test_storesOfTheGuideWork() -> None:
+async def test_theStoreOfTheGuideCounts() -> None:
     """
-    The stores of the how-to have the abilities that it says, and keep sessions.
+    The store of the how-to that wraps another has its abilities, and counts its
+    loads.
     """
-    page = run("docs/how-to/write-a-store.md")
     clock = clockAt()
-    store = page["DictStore"](clock)
+    store = run("docs/how-to/write-a-store.md")["CountingStore"](
+        MemoryStore(reactor=clock)
+    )
     for protocol in (Store, TouchableStore, ConditionalStore):
         assert isinstance(store, protocol)
-    counting = page["CountingStore"](store)
 
     def count(request: Any) -> str:
         session = getSession(request)
@@ -388,20 +402,10 @@ async def test_storesOfTheGuideWork() -> None:
         return str(session["views"])
 
     visitor = Visitor(
-        SessionResource(Page(count), secret="x", store=counting, reactor=clock)
+        SessionResource(Page(count), secret="x", store=store, reactor=clock)
     )
     assert [(await visitor.get()).text for _ in range(3)] == ["1", "2", "3"]
-    assert counting.loads == 2
-    [sid] = store.records
-    record = store.get(sid)
-    assert not store.create(sid, record)
-    assert not store.replace(sid, record, Record(b"else", record.expires))
-    clock.advance(86400)
-    assert store.get(sid) is None
-    store.touch(sid, record.expires * 2)
-    assert store.get(sid) is None
-    assert not store.replace(sid, record, record)
-    assert store.create(sid, record)
+    assert store.loads == 2
 
 
 # Tables.
@@ -499,10 +503,9 @@ def test_publicNamesAreInTheReference() -> None:
     Every public name is on the page of the API.
     """
     page = text("docs/reference/api.md")
+    names = [*txsession.__all__, *(f"testing.{name}" for name in testing.__all__)]
     missing = [
-        name
-        for name in txsession.__all__
-        if not re.search(rf":: txsession\.{name}\b", page)
+        name for name in names if not re.search(rf":: txsession\.{name}\b", page)
     ]
     assert missing == []
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +43,7 @@ from txsession.store import TouchableStore
 from txsession.testing import StoreContract
 
 from .support import PATIENCE, Serve, clockAt, patiently
+from .test_docs import code, tables, text
 
 ROOT = Path(__file__).parents[1]
 HOUR = 3600
@@ -562,6 +566,193 @@ async def test_aSiteOnIt(path: Path, serve: Serve) -> None:
     await isBack(store)
     assert (await browser.get()).text == "4"
     await store.stop()
+
+
+# Promises that are broken.
+
+
+class CutsOffTheExpiry(Directory):
+    def _write(self, file: Path, sid: str, record: Record) -> None:
+        super()._write(file, sid, Record(record.payload, int(record.expires)))
+
+
+class WritesJSONAnew(Directory):
+    def _write(self, file: Path, sid: str, record: Record) -> None:
+        payload = json.dumps(json.loads(record.payload)).encode()
+        super()._write(file, sid, Record(payload, record.expires))
+
+
+class FoldsCase(Directory):
+    def _file(self, sid: str) -> Path:
+        return super()._file(sid.lower())
+
+
+class FailsForUnknown(Directory):
+    def destroy(self, sid: str) -> None:
+        with self._turn(sid) as file:
+            file.unlink()
+
+
+class TouchRevives(Directory):
+    def touch(self, sid: str, expires: float) -> None:
+        with self._turn(sid) as file:
+            if file.exists():
+                payload = file.read_bytes().partition(b"\n")[2]
+                self._write(file, sid, Record(payload, expires))
+
+
+class CreateAsksForAFile(Directory):
+    def create(self, sid: str, record: Record) -> bool:
+        return not self._file(sid).exists() and super().create(sid, record)
+
+
+class ReplaceComparesRecords(Directory):
+    def replace(self, sid: str, record: Record, expected: Record) -> bool:
+        isSame = self.get(sid) == expected
+        return isSame and super().replace(sid, record, expected)
+
+
+class CountsFiles(Directory):
+    def length(self) -> int:
+        return len(list(self._files()))
+
+
+class PrunesAll(Directory):
+    def prune(self, limit: int) -> int:
+        return super().prune(1000 if limit else 0)
+
+
+class GetsAndSets(FileStore):
+    async def create(self, sid: str, record: Record) -> bool:  # type: ignore[override]
+        if await self.get(sid) is not None:
+            return False
+        await self.set(sid, record)
+        return True
+
+
+class StopsAtOnce(FileStore):
+    async def stop(self) -> None:  # type: ignore[override]
+        Deferred.fromCoroutine(self._stop())
+
+
+BROKEN: dict[str, type] = {
+    "test_keepsWhatIsSet": CutsOffTheExpiry,
+    "test_payloadsComeBackByteForByte": WritesJSONAnew,
+    "test_IDsAreNotConfused": FoldsCase,
+    "test_destroyForgets": FailsForUnknown,
+    "test_touchRevivesNothing": TouchRevives,
+    "test_createTakesAnExpiredID": CreateAsksForAFile,
+    "test_replaceComparesThePayload": ReplaceComparesRecords,
+    "test_oneOfManyCreates": GetsAndSets,
+    "test_countsOnlyWhatLives": CountsFiles,
+    "test_pruneDeletesWhatHasExpired": PrunesAll,
+    "test_stopFinishesWhatIsUnderWay": StopsAtOnce,
+}
+
+
+def brokenPromises() -> list[tuple[str, str]]:
+    """
+    The tests, and what they say, in the table of the page.
+    """
+    found = tables(text("docs/how-to/write-a-store.md"))
+    [rows] = [rows for rows in found if rows[0][0].startswith("`test_")]
+    return [(code(test)[0], said.strip("`")) for test, said, _ in rows]
+
+
+# The page.
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """
+    A folder with the files of the page, and the store.
+    """
+    blocks = re.findall(
+        r"^```\{code-block\} python\n:caption: (\S+)\n\n(.*?)^```$",
+        text("docs/how-to/write-a-store.md"),
+        re.M | re.S,
+    )
+    for name, content in blocks:
+        (tmp_path / name).write_text(content)
+    shutil.copy(ROOT / "examples" / "file_store.py", tmp_path)
+    return tmp_path
+
+
+def inFolder(folder: Path, *command: str) -> str:
+    """
+    What a command says that succeeds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TXSESSION_SECRET": "x"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=10 * PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+PROMISES = [name for name in dir(StoreContract) if name.startswith("test_")]
+
+
+def test_theTestsOfThePageUnderPytest(page: Path) -> None:
+    """
+    The store passes all the tests that the page has pytest run.
+    """
+    said = inFolder(
+        page, "pytest", "-q", "-p", "no:cacheprovider", "test_file_store.py"
+    )
+    assert f"{len(PROMISES)} passed" in said
+    assert "skipped" not in said
+
+
+def test_theTestsOfThePageUnderTrial(page: Path) -> None:
+    """
+    The store passes all the tests that the page has trial run.
+    """
+    said = inFolder(page, "twisted.trial", "test_with_trial")
+    assert f"PASSED (successes={len(PROMISES)})" in said
+
+
+def test_theSiteOfThePage(page: Path) -> None:
+    """
+    The site of the page is an application with a store and a port.
+    """
+    program = (
+        "from twisted.application.service import *\n"
+        "found = loadApplication('site.tac', 'python')\n"
+        "print([type(each).__name__ for each in IServiceCollection(found)])\n"
+    )
+    (page / "look.py").write_text(program)
+    assert (
+        inFolder(page, "look") == "['SessionService', 'StreamServerEndpointService']\n"
+    )
+
+
+@pytest.mark.parametrize(("promise", "said"), brokenPromises())
+@pytest_twisted.ensureDeferred
+async def test_whatTheContractSays(path: Path, promise: str, said: str) -> None:
+    """
+    A store with the fault that the page tells of fails with what it says.
+    """
+    stores: list[FileStore] = []
+
+    class Tests(StoreContract):
+        def makeStore(self) -> FileStore:
+            broken = BROKEN[promise]
+            store = broken(path) if issubclass(broken, FileStore) else FileStore(path)
+            if not issubclass(broken, FileStore):
+                store._directory = broken(path, time.time)
+            stores.append(store)
+            return store
+
+    with pytest.raises(Exception, match=re.escape(said)):
+        await getattr(Tests(), promise)()
+    assert BROKEN.keys() == {name for name, _ in brokenPromises()}
+    await stores[0]._stop()
 
 
 # What the processes of these tests do.

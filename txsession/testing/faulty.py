@@ -192,7 +192,7 @@ class FaultyStore:
     def heal(self) -> None:
         """
         End all faults, and carry out the calls that hang.  A call that is delayed
-        already takes its time.
+        already still takes its time.
         """
         self._faults.clear()
         self.release()
