@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -358,6 +359,23 @@ async def test_clearAsks(
     assert len(await filled.store.all()) == left
 
 
+@pytest_twisted.ensureDeferred
+async def test_clearIsInterrupted(
+    filled: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Ctrl-C at the question is no answer either, and has the status of a signal.
+    """
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(readline=interrupted))
+    said = await filled.on("clear")
+    assert (said.status, said.err.splitlines()[1:]) == (130, ["txsession: interrupted"])
+    assert len(await filled.store.all()) == 4
+
+
 # copy
 
 
@@ -399,6 +417,20 @@ async def test_copyKeepsOtherData(copier: Terminal) -> None:
     assert said.out.splitlines() == [
         "copied 1, skipped 3, failed 0",
         "  1 of the copied had other data in TO",
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_copyRenews(copier: Terminal) -> None:
+    """
+    What is used in the source after a copy ends later by the next one.
+    """
+    await copier("copy", "store://a", "store://b")
+    copier.store.touch(ADA, reactor.seconds() + 90_000)
+    said = await copier("copy", "store://a", "store://b")
+    assert said.out.splitlines() == [
+        "copied 0, skipped 4, failed 0",
+        "  1 of the skipped live longer now",
     ]
 
 

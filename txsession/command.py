@@ -133,10 +133,10 @@ def _signalled(number: int, progress: str = "") -> int:
 
 
 def _aborted(error: click.Abort) -> int:
-    if isinstance(error.__context__, KeyboardInterrupt):
-        return _signalled(signal.SIGINT)
     # Behind the question.
     click.echo(err=True)
+    if isinstance(error.__context__, KeyboardInterrupt):
+        return _signalled(signal.SIGINT)
     return _complain("nothing was done")
 
 
