@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from math import inf
 from typing import Any
 from urllib.parse import unquote
@@ -22,15 +23,11 @@ from twisted.web.http_headers import Headers
 from txsession import Record, getSession
 
 from ..support import PATIENCE, SetCookie
+from .backends import PACE, comesAbout
 
 RATE = 200
 """
 Requests a second.
-"""
-
-PACE = 0.02
-"""
-Seconds between two moments at which the requests that are due are sent.
 """
 
 
@@ -152,7 +149,22 @@ class Traffic:
         self._pacing.stop()
         await gatherResults(self._asked)
 
+    async def settled(self, since: float) -> None:
+        """
+        Wait until whatever has been asked for a while since then was done; but not
+        for ever.
+        """
+
+        def isSettled() -> bool:
+            last = self.answers[-RATE // 4 :]
+            return all(answer.isWritten and answer.sent > since for answer in last)
+
+        with suppress(AssertionError):
+            await comesAbout(isSettled, 5)
+
     async def end(self) -> None:
+        if self._pacing.running:
+            await self.stop()
         await self._pool.closeCachedConnections()
 
     def _send(self) -> None:
@@ -238,7 +250,7 @@ class Traffic:
         return [
             (answers, records[sid])
             for sid, answers in self._counts().items()
-            if not _isRight(answers, json.loads(records[sid].payload)["count"])
+            if not _isRight(answers, json.loads(records[sid].payload).get("count", 0))
         ]
 
     def _counts(self) -> dict[str, list[Answer]]:
