@@ -1,16 +1,27 @@
 """
-Files of secrets: one a line, the newest first; lines that begin with C{#} are
-comments.
+Files of secrets: one a line, the newest first.  Empty lines are none, nor are
+comments, which begin with C{#} and a space.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import mkstemp
+from typing import BinaryIO
 
-__all__ = ["SecretFileError", "createSecrets", "newSecret", "rotateSecrets"]
+__all__ = [
+    "SecretFileError",
+    "createSecrets",
+    "ensureSecrets",
+    "newSecret",
+    "readSecrets",
+    "rotateSecrets",
+]
 
 
 LARGEST_FILE = 65536
@@ -21,7 +32,7 @@ Bytes of a file of secrets; what is larger is something else.
 
 class SecretFileError(Exception):
     """
-    A file could not be made or changed; it is as it was.
+    A file is none of secrets, or could not be made or changed; it is as it was.
     """
 
 
@@ -32,6 +43,31 @@ def newSecret() -> str:
     return token_hex(32)
 
 
+def readSecrets(path: Path) -> list[bytes]:
+    """
+    The secrets in a file.
+
+    @raise SecretFileError: it holds none, or something else.
+    @raise OSError: it cannot be read.
+    """
+    secrets = [line.strip() for line in _linesOf(path) if _isSecret(line)]
+    if not secrets:
+        raise SecretFileError(f"{path} holds no secret; it takes one a line")
+    return secrets
+
+
+def ensureSecrets(path: Path) -> None:
+    """
+    Make a file of secrets, unless it is there.  Other processes may do the same
+    at the same time: all then read the same secret.
+
+    @raise OSError: it is not there, and cannot be made.
+    """
+    if not path.exists():
+        with suppress(FileExistsError):
+            _make(path)
+
+
 def createSecrets(path: Path) -> int:
     """
     Make a file of secrets.
@@ -39,10 +75,8 @@ def createSecrets(path: Path) -> int:
     @return: how many are in it.
     """
     try:
-        _write(path, f"{newSecret()}\n".encode(), like=None)
-    except FileExistsError as error:
-        if error.filename2 is None:
-            raise _busy(error) from None
+        _make(path)
+    except FileExistsError:
         raise SecretFileError(
             f"{path} is there already; --rotate puts a new secret into it"
         ) from None
@@ -60,23 +94,38 @@ def rotateSecrets(path: Path, keep: int | None) -> int:
     try:
         # What a link leads to, not the link, is what gets new contents.
         path = path.resolve(strict=True)
-        if path.stat().st_size > LARGEST_FILE or b"\0" in path.read_bytes():
-            raise SecretFileError(f"{path} is not a file of secrets")
-        lines = _kept([newSecret().encode(), *path.read_bytes().splitlines()], keep)
-        _write(path, b"".join(line + b"\n" for line in lines), like=path.stat())
+        with _inPlaceOf(path) as file:
+            lines = _kept([newSecret().encode(), *_linesOf(path)], keep)
+            file.write(b"".join(line + b"\n" for line in lines))
     except FileExistsError as error:
-        raise _busy(error) from None
+        raise SecretFileError(
+            f"{error.filename} is there, so another process is at work on the "
+            "file, or has died of it; remove it if so"
+        ) from None
     except OSError as error:
         hint = "; --create makes it" if isinstance(error, FileNotFoundError) else ""
         raise SecretFileError(f"{path}: {error.strerror}{hint}") from error
     return sum(map(_isSecret, lines))
 
 
-def _busy(error: FileExistsError) -> SecretFileError:
-    return SecretFileError(
-        f"{error.filename} is there, so another process is at work on the "
-        "file, or has died of it; remove it if so"
-    )
+# Lines.
+
+
+def _linesOf(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE or b"\0" in content:
+        raise SecretFileError(f"{path} is not a file of secrets")
+    # Some editors begin a file with a mark, which everybody knows.
+    lines = content.removeprefix(BOM_UTF8).splitlines()
+    for number, line in enumerate(lines, 1):
+        # A comment must not become a secret, nor a secret a comment.
+        if line.lstrip().startswith(b"#") and line.split()[0] != b"#":
+            raise SecretFileError(
+                f"{path}, line {number}: a secret cannot begin with #, and a comment "
+                "needs a space after it"
+            )
+    return lines
 
 
 def _isSecret(line: bytes) -> bool:
@@ -97,30 +146,48 @@ def _kept(lines: list[bytes], keep: int | None) -> list[bytes]:
     return kept
 
 
-def _write(path: Path, content: bytes, *, like: os.stat_result | None) -> None:
-    """
-    Write a file, so that at any moment it is whole.
+# Files.  At any moment they are whole, or not there.
 
-    @param like: whose owner and rights it gets, in place of what is there; or
-        L{None}, if nothing may be there.
-    @raise FileExistsError: something is, or another process is at it.
+
+def _make(path: Path) -> None:
+    """
+    @raise FileExistsError: something is there already.
+    """
+    # What a link leads to, here too.
+    path = Path(os.path.realpath(path))
+    handle, draft = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(f"{newSecret()}\n".encode())
+            _settle(file)
+        os.link(draft, path)
+    finally:
+        os.unlink(draft)
+
+
+@contextmanager
+def _inPlaceOf(path: Path) -> Iterator[BinaryIO]:
+    """
+    A file that takes the place of another, and has its owner and rights.
+
+    @raise FileExistsError: another process is at it.
     """
     draft = path.with_name(f"{path.name}.new")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-            if like is not None:
-                _become(handle, like)
-        if like is None:
-            os.link(draft, path)
-        else:
-            os.replace(draft, path)
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+            yield file
+            _settle(file)
+            _become(handle, path.stat())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink()
+        raise
+
+
+def _settle(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _become(handle: int, like: os.stat_result) -> None:

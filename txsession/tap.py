@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -36,6 +35,7 @@ from .cookies import CookieOptions
 from .errors import ConfigurationError
 from .lifetime import asSeconds
 from .resource import SessionResource
+from .secretfile import SecretFileError, ensureSecrets, newSecret, readSecrets
 from .service import SessionService
 from .serving import GracefulSite, WebService
 from .stores.url import storeFromURL
@@ -415,7 +415,7 @@ def _secrets(options: Options) -> list[Any]:
             "No secret was given: a random one signs the cookies until this process "
             "ends."
         )
-        return [token_hex(32)]
+        return [newSecret()]
     raise usage.UsageError(
         "there is no secret to sign cookies with: name a file by --secret-file PATH "
         f"(with --create-secret, it is made), or set {SECRET}"
@@ -425,13 +425,14 @@ def _secrets(options: Options) -> list[Any]:
 def _secretsIn(path: Path, create: bool) -> list[bytes]:
     try:
         if create:
-            _createSecret(path)
-        lines = path.read_bytes().splitlines()
+            ensureSecrets(path)
+        secrets = readSecrets(path)
         mode = path.stat().st_mode
+    except SecretFileError as error:
+        raise usage.UsageError(str(error)) from error
     except OSError as error:
-        hint = (
-            "; --create-secret makes it" if isinstance(error, FileNotFoundError) else ""
-        )
+        isMissing = isinstance(error, FileNotFoundError) and not create
+        hint = "; --create-secret makes it" if isMissing else ""
         raise usage.UsageError(f"{path}: {error.strerror}{hint}") from error
     if mode & stat.S_IRWXO:
         _log.warn(
@@ -439,39 +440,7 @@ def _secretsIn(path: Path, create: bool) -> list[bytes]:
             "better.",
             path=str(path),
         )
-    return _secretsOf(path, [line.strip() for line in lines])
-
-
-def _secretsOf(path: Path, lines: Sequence[bytes]) -> list[bytes]:
-    for number, line in enumerate(lines, 1):
-        # A comment must not become a secret, nor a secret a comment.
-        if line.startswith(b"#") and line[1:2] not in (b"", b" "):
-            raise usage.UsageError(
-                f"{path}, line {number}: a secret cannot begin with #, and a comment "
-                "needs a space after it"
-            )
-    secrets = [line for line in lines if line and not line.startswith(b"#")]
-    if not secrets:
-        raise usage.UsageError(f"{path} holds no secret; it takes one a line")
     return secrets
-
-
-def _createSecret(path: Path) -> None:
-    """
-    Make a file with a secret that nobody else may read, unless it is there.
-    """
-    if path.exists():
-        return
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(handle, "w") as file:
-            file.write(f"{token_hex(32)}\n")
-        # Whole or not at all: other processes may be starting, too.
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
 
 
 # What a plugin has to do beside serving.
