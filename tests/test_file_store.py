@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ from txsession import (
 from txsession.store import TouchableStore
 from txsession.testing import StoreContract
 
-from .support import PATIENCE, Serve, clockAt, patiently
+from .support import PATIENCE, Browser, Serve, clockAt, patiently
 from .test_docs import code, tables, text
 
 ROOT = Path(__file__).parents[1]
@@ -107,11 +108,20 @@ def program(*arguments: object) -> Iterator[Any]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    # Or else who reads what it says might wait for ever.
+    with killing(process):
+        yield process
+
+
+@contextmanager
+def killing(process: Any) -> Iterator[None]:
+    """
+    Have a process end at the end, or when it has taken too long: or else who
+    reads what it says might wait for ever.
+    """
     timer = Timer(PATIENCE, process.kill)
     timer.start()
     try:
-        yield process
+        yield
     finally:
         timer.cancel()
         process.kill()
@@ -363,7 +373,7 @@ async def test_killed(store: FileStore, path: Path, after: int) -> None:
         process.kill()
         # What it had said before it died.
         lines += process.stdout.readlines()
-        assert process.wait(timeout=PATIENCE) == -9
+        assert process.wait(PATIENCE) == -signal.SIGKILL
     latest = {}
     for line in lines:
         sid, _, version = line.strip().partition(" ")
@@ -685,7 +695,6 @@ def inFolder(folder: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TXSESSION_SECRET": "x"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -717,19 +726,34 @@ def test_theTestsOfThePageUnderTrial(page: Path) -> None:
     assert f"PASSED (successes={len(PROMISES)})" in said
 
 
-def test_theSiteOfThePage(page: Path) -> None:
+@pytest_twisted.ensureDeferred
+async def test_theSiteOfThePage(page: Path) -> None:
     """
-    The site of the page is an application with a store and a port.
+    The site of the page keeps its sessions in the directory, and ends when it is
+    told to.
     """
-    program = (
-        "from twisted.application.service import *\n"
-        "found = loadApplication('site.tac', 'python')\n"
-        "print([type(each).__name__ for each in IServiceCollection(found)])\n"
+    site = page / "site.tac"
+    port = "tcp:8080"
+    assert port in site.read_text()
+    site.write_text(site.read_text().replace(port, "tcp:0"))
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("twistd"), "-ny", "site.tac"],
+        cwd=page,
+        env={**os.environ, "PYTHONPATH": ".", "TXSESSION_SECRET": "keyboard cat"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    (page / "look.py").write_text(program)
-    assert (
-        inFolder(page, "look") == "['SessionService', 'StreamServerEndpointService']\n"
-    )
+    with killing(process):
+        lines = iter(process.stdout.readline, "")  # type: ignore[union-attr]
+        begun = next(line for line in lines if "Site starting on" in line)
+        browser = Browser(int(begun.split()[-1]))
+        for number in (1, 2):
+            assert (await browser.get()).text == f"Views: {number}\n"
+        process.terminate()
+        # twistd ends as by the signal that it was sent, when all is done.
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+    assert len(files(page / "sessions")) == 1
 
 
 @pytest.mark.parametrize(("promise", "said"), brokenPromises())
