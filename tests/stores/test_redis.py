@@ -18,10 +18,11 @@ import pytest_twisted
 import txredisapi
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
-from tests.servers import RedisServer
+from tests.servers import RedisServer, Sentinel, freePort
 from txsession import (
     ConfigurationError,
     Record,
@@ -794,3 +795,66 @@ def test_optionsThatMakeNoSense(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         RedisStore("redis://127.0.0.1", **{option: value})
     assert caught.value.option == option
+
+
+# Sentinel; what happens when a master fails is in test_faults.
+
+
+@pytest_twisted.ensureDeferred
+async def test_sentinelsWithPasswords(
+    ownServer: Any, makeStore: Any, logged: list[Any]
+) -> None:
+    """
+    The sentinels are asked one after the other until one answers; they and the
+    master may each have a password, and no error or log holds one.
+    """
+    master = ownServer("--requirepass", PASSWORD)
+    sentinel = Sentinel("main", master)
+    with sentinel.configuration.open("a") as file:
+        file.write(f'requirepass "s{PASSWORD}"\nsentinel auth-pass main "{PASSWORD}"\n')
+    await deferToThread(sentinel.start)
+    hosts = f"127.0.0.1:{freePort()},127.0.0.1:{sentinel.port}"
+    credentials = f"sentinelPassword=s{QUOTED}"
+    store = makeStore(f"redis+sentinel://:{QUOTED}@{hosts}/main/1?{credentials}")
+    await store.set("a", RECORD)
+    assert await store.get("a") == RECORD
+
+    for url, problem in (
+        (f"redis+sentinel://:{QUOTED}@{hosts}/main/1", "NOAUTH"),
+        (f"redis+sentinel://:{QUOTED}@{hosts}/other?{credentials}", "'other'"),
+        (f"redis+sentinel://:x{QUOTED}@{hosts}/main?{credentials}", "WRONGPASS|auth"),
+        (f"redis+sentinel://127.0.0.1:{freePort()}/main", "no sentinel names"),
+    ):
+        refused = makeStore(url)
+        with pytest.raises(StoreUnavailable, match=problem) as caught:
+            await refused.get("a")
+        assert refused.available is False
+        assert "pa55" not in f"{caught.value} {caught.value.__cause__!r}"
+    assert "pa55" not in texts(logged)
+    await deferToThread(sentinel.remove)
+
+
+@pytest_twisted.ensureDeferred
+async def test_aSentinelThatIsBehindTheTimes(ownServer: Any, makeStore: Any) -> None:
+    """
+    A server that Sentinel names and that is no master is not used until it is.
+    """
+    server = ownServer("--replicaof", "127.0.0.1", str(freePort()))
+
+    class Outdated(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            port = str(server.port).encode()
+            answer = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port)
+            self.transport.write(answer)
+
+    listening: Any = reactor.listenTCP(
+        0, Factory.forProtocol(Outdated), interface="127.0.0.1"
+    )
+    store = makeStore(f"redis+sentinel://127.0.0.1:{listening.getHost().port}/main")
+    with pytest.raises(StoreUnavailable, match="not a master"):
+        await store.set("a", RECORD)
+    await redisCommand(server.port, "REPLICAOF", "NO", "ONE")
+    await comesAbout(lambda: store.available)
+    await store.set("a", RECORD)
+    await store.stop()
+    await listening.stopListening()
