@@ -98,6 +98,22 @@ def makeTrouble() -> None:
     raise ZeroDivisionError("too many\nlines")
 
 
+async def makeLater() -> Klein:
+    return app
+
+
+class Trouble:
+    def resource(self) -> None:
+        makeTrouble()
+
+    @property
+    def child(self) -> None:
+        makeTrouble()
+
+
+trouble = Trouble()
+
+
 def genid(request: Any) -> str:
     return f"id-{os.urandom(4).hex()}"
 

@@ -256,7 +256,12 @@ def test_store(
 
 
 @pytest.mark.parametrize(
-    ("url", "warnings"), [("redis://u:hunter2@x/0", 1), ("redis://x/0", 0)]
+    ("url", "warnings"),
+    [
+        ("redis://u:hunter2@x/0", 1),
+        ("postgresql://x/y?password=hunter2", 1),
+        ("redis://x/0", 0),
+    ],
 )
 def test_passwordOnTheCommandLine(
     logged: list[Any], monkeypatch: pytest.MonkeyPatch, url: str, warnings: int
@@ -672,8 +677,8 @@ def test_helpIsOfTheWidthOfATerminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The help names each option, and fits into the terminal.
     """
-    for width in (60, 80, 120):
-        monkeypatch.setenv("COLUMNS", str(width))
+    for columns, width in (("60", 60), ("80", 80), ("120", 120), ("", 80), ("x", 80)):
+        monkeypatch.setenv("COLUMNS", columns)
         lines = str(Options()).splitlines()
         assert max(map(len, lines)) < width
         named = {name for line in lines for name in re.findall("^  --([a-z-]+)", line)}
@@ -731,8 +736,26 @@ WRONG = [
     ("--app no_such_module:app", "--app: there is no module 'no_such_module'"),
     ("--app tests.nothing:app", "--app: there is no module 'tests.nothing'"),
     ("--app tests.served:missing", "--app: tests.served has no 'missing'"),
-    ("--app tests.served:number", "--app: must be an IResource"),
+    (
+        "--app tests.served:number",
+        "--app: must be an IResource, a Klein app or a callable that makes one; "
+        "tests.served:number is of type int",
+    ),
     ("--app tests.served:makeNothing", "--app: must be an IResource"),
+    ("--app tests.served:makeLater", "--app: must be an IResource"),
+    (
+        "--app tests.served:log.info",
+        "--app: tests.served:log.info() failed: TypeError: ",
+    ),
+    (
+        "--app tests.served:trouble",
+        "--app: tests.served:trouble failed: ZeroDivisionError: too many lines (",
+    ),
+    (
+        "--app tests.served:trouble.child",
+        "--app: tests.served:trouble.child failed: ZeroDivisionError: too many lines (",
+    ),
+    ("--app sys:exit", "--app: sys:exit() failed: SystemExit: "),
     (
         "--app tests.served:makeTrouble",
         "--app: tests.served:makeTrouble() failed: ZeroDivisionError: too many lines (",
@@ -742,6 +765,9 @@ WRONG = [
     ("--grace-period -1", "--grace-period: must be seconds"),
     ("--secret-file /no/such", "--secret-file: /no/such: No such file or directory; "),
     ("--secret-file /", "--secret-file: /: Is a directory"),
+    ("--secret-file=", "--secret-file: must name a file"),
+    ("--secret=h7sh", "--secret: everybody on this machine can see command lines; "),
+    ("--secret h7sh", "--secret: everybody on this machine can see command lines; "),
     ("--create-secret", "--create-secret: needs --secret-file PATH"),
     ("--secret-file /no/such --create-secret", "--secret-file: /no/such: No such"),
     ("--store nonsense:x", "--store: no store has URLs that begin with 'nonsense:'"),
@@ -783,7 +809,7 @@ WRONG = [
         "set --cookie-secure yes or auto",
     ),
     ("--no-cookie-http-only=x", "option --no-cookie-http-only must not have"),
-    ("--cookie tests.served:number", "--cookie: must be CookieOptions"),
+    ("--cookie tests.served:number", "--cookie: must be a callable; tests.served:n"),
     ("--cookie tests.served:missing", "--cookie: tests.served has no 'missing'"),
     (
         "--cookie tests.served:cookie --cookie-path /x",
@@ -798,11 +824,18 @@ WRONG = [
     ("--save-uninitialized=x", "option --save-uninitialized must not have"),
     ("--unset maybe", "--unset: must be one of 'keep', 'destroy', not 'maybe'"),
     ("--on-conflict maybe", "--on-conflict: must be one of"),
-    ("--genid tests.served:number", "--genid: must be a callable, not 7"),
-    ("--on-error tests.served:number", "--on-error: must be a callable, not 7"),
+    (
+        "--genid tests.served:number",
+        "--genid: must be a callable; tests.served:number is",
+    ),
+    (
+        "--on-error tests.served:number",
+        "--on-error: must be a callable; tests.served:number is",
+    ),
     ("--proxy 10.0.0.0/33", "--proxy: must be an IP network, as 10.0.0.0/8, or all: "),
     ("--proxy all --proxy 10.0.0.0/8", "--proxy: all needs no other network"),
     ("--no-cache-headers=x", "option --no-cache-headers must not have"),
+    ("--access-log=", "--access-log: must name a file"),
     ("--access-log /no/such/file", "--access-log: /no/such/file: No such file"),
     ("--log-format xml", "--log-format: must be one of text, json, not 'xml'"),
 ]
@@ -818,6 +851,7 @@ def test_whatIsWrongIsNamed(arguments: str, said: str) -> None:
     line = str(caught.value)
     assert line.startswith(said)
     assert "\n" not in line
+    assert "h7sh" not in line
 
 
 def test_eachOptionIsWrongSomewhere() -> None:
@@ -878,10 +912,13 @@ def test_anAppThatCannotBeImportedSaysWhere(
     monkeypatch.setattr("sys.path", list(__import__("sys").path))
     (tmp_path / "broken_at_import.py").write_text("x = 1\nx / 0\n")
     (tmp_path / "broken_syntax.py").write_text("x = = 1\n")
+    (tmp_path / "broken_exit.py").write_text("raise SystemExit(7)\n")
     with pytest.raises(UsageError, match=r"ZeroDivisionError: .*_import.py, line 2"):
         makeService(parsed("--app", "broken_at_import:app"))
     with pytest.raises(UsageError, match=r"SyntaxError: .*broken_syntax.py, line 1\)$"):
         makeService(parsed("--app", "broken_syntax:app"))
+    with pytest.raises(UsageError, match=r"SystemExit: 7 \(.*broken_exit.py, line 1"):
+        makeService(parsed("--app", "broken_exit:app"))
 
 
 # The welcome.
@@ -1010,6 +1047,19 @@ async def test_badUsageIsOneLine(
 
 @BOTH
 @pytest_twisted.ensureDeferred
+async def test_aPortThatIsNoneIsOneLine(programs: Programs, command: str) -> None:
+    """
+    So does a port that there cannot be.
+    """
+    program = started(programs, command, "--listen", "tcp:70000")
+    assert await program.end() == 1
+    [line] = program.err.splitlines()
+    assert line == "txsession: --listen: bind(): port must be 0-65535."
+    assert "Traceback" not in program.out
+
+
+@BOTH
+@pytest_twisted.ensureDeferred
 async def test_aPortThatIsTakenIsOneLine(
     serve: Serve,
     programs: Programs,
@@ -1070,6 +1120,23 @@ async def test_logFormatInAFile(programs: Programs) -> None:
     events = [json.loads(line) for line in lines if line.strip()]
     assert [e for e in events if e["log_namespace"] == "txsession.serving"]
     assert program.out == "it runs\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_theLogIsRotated(programs: Programs) -> None:
+    """
+    SIGUSR1 rotates the log of twistd, in whatever format it is.
+    """
+    program = programs.python(
+        *("twistd", "-n", "--logfile=log", "txsession", *LOOPBACK, "--log-format=json"),
+        *("--app", "tests.served:makeAudible"),
+        TXSESSION_SECRET=SECRET,
+    )
+    await program.until("it runs")
+    program.signal("USR1")
+    await eventually((programs.directory / "log.1").exists)
+    program.signal("TERM")
+    assert await program.end() == -15
 
 
 @pytest_twisted.ensureDeferred

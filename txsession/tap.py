@@ -14,9 +14,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from inspect import iscoroutine
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -113,6 +115,12 @@ class Options(usage.Options):
         if options is not None:
             options = [re.sub("^--[A-Za-z.]+", dashed, each) for each in options]
         with _oneLine(self):
+            # Or else it would count as the beginning of --secret-file.
+            if any(re.match("--secret(=|$)", each) for each in options or ()):
+                raise usage.UsageError(
+                    "--secret: everybody on this machine can see command lines; name "
+                    f"a file by --secret-file PATH, or set {SECRET}"
+                )
             super().parseOptions(options)  # type: ignore[no-untyped-call]
 
     def parseArgs(self, *arguments: str) -> None:
@@ -168,13 +176,17 @@ class Options(usage.Options):
             return None
         if name == "-" or not (name or isDaemon):
             return jsonFileLogObserver(sys.stdout)
-        return jsonFileLogObserver(LogFile.fromFullPath(name or "twistd.log"))
+        file = LogFile.fromFullPath(name or "twistd.log")
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            # As twistd has it.
+            signal.signal(signal.SIGUSR1, lambda *_: _fromSignal(file.rotate))
+        return jsonFileLogObserver(file)
 
     def getUsage(self, width: int | None = None) -> str:
         """
         The help, by groups.
         """
-        return usageText(width or int(os.environ.get("COLUMNS", "80")))
+        return usageText(width or get_terminal_size().columns)
 
 
 _OBSERVERS: dict[str, Callable[[Any], Any]] = {
@@ -263,6 +275,20 @@ def _load(options: Options, option: str) -> Any:
         return options[option].load()
 
 
+def _loadCallable(options: Options, option: str) -> Any:
+    thing = _load(options, option)
+    if not callable(thing) and not isinstance(thing, CookieOptions):
+        raise _isNo("a callable", option, options[option], thing)
+    return thing
+
+
+def _isNo(what: str, option: str, where: object, thing: object) -> usage.UsageError:
+    # Not what it is, which may be a secret, or long.
+    return usage.UsageError(
+        f"--{option}: must be {what}; {where} is of type {type(thing).__name__}"
+    )
+
+
 # The service.
 
 
@@ -312,24 +338,31 @@ def _app(options: Options, policy: dict[str, Any]) -> Any:
         return Welcome(
             asSeconds(policy.get("ttl", 86400), "ttl"), policy.get("absoluteTimeout")
         )
-    app = _load(options, "app")
+    app, where = _load(options, "app"), str(options["app"])
     if isinstance(app, SessionResource):
         _log.warn(
             "{app} is a SessionResource, whose own options do not count here.  Name "
             "the app that it wraps.",
-            app=str(options["app"]),
+            app=where,
         )
-    isMade = IResource.providedBy(app) or (
+    try:
+        if callable(app) and not _isMade(app):
+            where = f"{where}()"
+            app = app()
+        if iscoroutine(app):
+            app.close()
+        elif _isMade(app):
+            return app if IResource.providedBy(app) else app.resource()
+    except (Exception, SystemExit) as error:
+        raise usage.UsageError(f"--app: {where} failed: {described(error)}") from error
+    what = "an IResource, a Klein app or a callable that makes one"
+    raise _isNo(what, "app", where, app)
+
+
+def _isMade(app: Any) -> bool:
+    return IResource.providedBy(app) or (
         callable(getattr(app, "resource", None)) and not isinstance(app, type)
     )
-    if isMade or not callable(app):
-        return app
-    try:
-        return app()
-    except Exception as error:
-        raise usage.UsageError(
-            f"--app: {options['app']}() failed: {described(error)}"
-        ) from error
 
 
 def _policy(options: Options) -> dict[str, Any]:
@@ -345,12 +378,12 @@ def _policy(options: Options) -> dict[str, Any]:
         if not option.value:
             value = option.isFlagFor if value else None
         if isinstance(value, Named):
-            value = _load(options, option.name)
+            value = _loadCallable(options, option.name)
         if value is not None:
             group, _, name = option.policy.rpartition(".")
             (cookie if group else policy)[name] = value
     if options["cookie"]:
-        policy["cookie"] = _load(options, "cookie")
+        policy["cookie"] = _loadCallable(options, "cookie")
     elif cookie:
         policy["cookie"] = CookieOptions(**cookie)
     if options["proxy"]:
@@ -395,7 +428,8 @@ def _store(options: Options) -> Any:
 
 def _hasPassword(url: str) -> bool:
     try:
-        return bool(urlsplit(url).password)
+        parts = urlsplit(url)
+        return bool(parts.password) or "password" in parse_qs(parts.query)
     except ValueError:
         return False
 
@@ -491,7 +525,7 @@ class _PluginService(WebService):
         """
         try:
             yield
-        except (CannotListenError, OSError) as error:
+        except (CannotListenError, OSError, OverflowError) as error:
             parent = self.options.parent
             if parent is None or not parent.get("nodaemon", True):
                 raise
@@ -505,18 +539,19 @@ class _PluginService(WebService):
 
 
 def _hearSignals(heard: Callable[[], None], until: Deferred[None]) -> None:
-    from twisted.internet import reactor
-
-    def handle(number: int, frame: object) -> None:
-        reactor.callFromThread(heard)  # type: ignore[attr-defined]
-
     def restore(result: Any) -> Any:
         for number, handler in before.items():
             signal.signal(number, handler)
         return result
 
     before = {
-        number: signal.signal(number, handle)
+        number: signal.signal(number, lambda *_: _fromSignal(heard))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     until.addBoth(restore)
+
+
+def _fromSignal(function: Callable[[], Any]) -> None:
+    from twisted.internet import reactor
+
+    reactor.callFromThread(function)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable
 from datetime import datetime
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -70,17 +71,17 @@ class Named:
         if here not in sys.path:
             sys.path.insert(0, here)
         try:
-            thing: Any = import_module(self.module)
-        except Exception as error:
+            module = import_module(self.module)
+        except (Exception, SystemExit) as error:
             raise UsageError(self._notImported(error, here)) from error
-        for part in self.name.split("."):
-            try:
-                thing = getattr(thing, part)
-            except AttributeError:
-                raise UsageError(f"{self.module} has no {self.name!r}") from None
-        return thing
+        try:
+            return attrgetter(self.name)(module)
+        except AttributeError:
+            raise UsageError(f"{self.module} has no {self.name!r}") from None
+        except Exception as error:
+            raise UsageError(f"{self} failed: {described(error)}") from error
 
-    def _notImported(self, error: Exception, here: str) -> str:
+    def _notImported(self, error: BaseException, here: str) -> str:
         missing = getattr(error, "name", None)
         if isinstance(error, ModuleNotFoundError) and (
             missing == self.module or self.module.startswith(f"{missing}.")
@@ -89,16 +90,19 @@ class Named:
         return f"{self.module} could not be imported: {described(error)}"
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """
     An exception of the application, and where it comes from.
     """
-    frames = extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        # Which says itself where.
+    *_, last = extract_tb(error.__traceback__)
+    place = f" ({last.filename}, line {last.lineno})"
+    if isinstance(error, SyntaxError) or Path(last.filename).parent == OURS:
+        # The one says itself where, and the other was raised by the call.
         place = ""
     return f"{type(error).__name__}: {error}{place}"
+
+
+OURS = Path(__file__).parent
 
 
 # Values.
@@ -117,6 +121,12 @@ def _duration(text: str) -> float:
 
 def _durationOrOff(text: str) -> float | bool:
     return False if text == "off" else _duration(text)
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise UsageError("must name a file")
+    return text
 
 
 def _number(text: str) -> int:
@@ -206,6 +216,7 @@ GROUPS: tuple[_Group, ...] = (
                 "PATH",
                 "a file with the secrets that sign the cookies, one a line, newest "
                 f"first (default: the secret in {SECRET})",
+                _path,
                 policy="secret",
             ),
             Option(
@@ -428,6 +439,7 @@ GROUPS: tuple[_Group, ...] = (
                 "PATH|off",
                 "a file for the requests, in Combined Log Format (default: they are "
                 "in Twisted's log)",
+                _path,
             ),
             Option(
                 "log-format",
