@@ -744,8 +744,8 @@ WRONG = [
     ("--app tests.served:makeNothing", "--app: must be an IResource"),
     ("--app tests.served:makeLater", "--app: must be an IResource"),
     (
-        "--app tests.served:log.info",
-        "--app: tests.served:log.info() failed: TypeError: ",
+        "--app tests.served:genid",
+        "--app: tests.served:genid() failed: TypeError: genid() missing",
     ),
     (
         "--app tests.served:trouble",
@@ -755,7 +755,7 @@ WRONG = [
         "--app tests.served:trouble.child",
         "--app: tests.served:trouble.child failed: ZeroDivisionError: too many lines (",
     ),
-    ("--app sys:exit", "--app: sys:exit() failed: SystemExit: "),
+    ("--app sys:exit", "--app: sys:exit() failed: SystemExit:"),
     (
         "--app tests.served:makeTrouble",
         "--app: tests.served:makeTrouble() failed: ZeroDivisionError: too many lines (",
