@@ -396,6 +396,26 @@ async def test_whatDoesNotEndIsCut(start: Starting, logged: list[Any]) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_whoDoesNotTakeItsResponseIsCut(
+    start: Starting, logged: list[Any]
+) -> None:
+    """
+    So is a client that has not taken all of its response by then.
+    """
+    service = start(lambda request: b"x" * 10_000_000, gracePeriod=0.01)
+    connection = await connected(service)
+    connection.transport.pauseProducing()
+    connection.transport.write(GET)
+    await eventually(lambda: service.site.connections)
+    await eventually(lambda: not any(c.isFresh for c in service.site.connections))
+    await ended(service)
+    [event] = [each for each in logged if "cut off" in (each["log_format"] or "")]
+    assert event["count"] == 1
+    connection.transport.resumeProducing()
+    assert len(await patiently(connection.closed)) < 10_000_000
+
+
+@pytest_twisted.ensureDeferred
 async def test_theGracePeriodCanBeEnded(start: Starting) -> None:
     """
     Who is in a hurry ends the grace period.
@@ -590,6 +610,84 @@ async def test_streamsOfHTTP2AreSentToTheirEnd(start: Starting) -> None:
     assert stream.all(b"connection") == []
 
 
+class Told(H2Client):
+    """
+    A client that goes on when it is told of the end, and remembers the last
+    streams that it was told of.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lasts: list[int] = []
+        self.lost: Deferred[None] = Deferred()
+        self._unread = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._unread += data
+        while len(self._unread) >= 9:
+            length = 9 + int.from_bytes(self._unread[:3], "big")
+            if len(self._unread) < length:
+                return
+            frame, self._unread = self._unread[:length], self._unread[length:]
+            if frame[3] == 7:  # GOAWAY
+                self.lasts.append(int.from_bytes(frame[9:13], "big"))
+                assert frame[13:17] == bytes(4)
+            else:
+                super().dataReceived(frame)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(None)
+
+
+async def told(service: WebService) -> Told:
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", portOf(service))
+    client: Told = await connectProtocol(endpoint, Told())
+    return client
+
+
+@pytest_twisted.ensureDeferred
+async def test_clientsOfHTTP2AreToldWhichRequestsWereSeen(start: Starting) -> None:
+    """
+    Over HTTP/2 the client is told the last request that was seen, so that it can
+    send others again.
+    """
+    service = start(lambda request: "hello", site=H2GracefulSite)
+    client = await told(service)
+    for _ in range(2):
+        await patiently(client.ask().ended)
+    await ended(service)
+    await patiently(client.lost)
+    assert client.lasts == [3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_clientsOfHTTP2AreToldToBeginNoMore(start: Starting) -> None:
+    """
+    A client of HTTP/2 that goes on with requests is told to begin no more, and
+    those that it has begun are answered.
+    """
+    answers = Answers()
+    service = start(answers, site=H2GracefulSite)
+    client = await told(service)
+    client.ask()
+    await answers.arrived()
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    assert client.lasts == []
+    streams = [client.ask(), client.ask()]
+    await answers.arrived(3)
+    await eventually(lambda: client.lasts)
+    assert client.lasts == [2**31 - 1]
+    for request in answers.requests:
+        request.write(b"whole")
+        request.finish()
+    await patiently(client.lost)
+    await stopping
+    assert [stream.body for stream in streams] == [b"whole", b"whole"]
+    assert client.lasts == [2**31 - 1, 5]
+
+
 # Twisted hands certificates to OpenSSL in ways that these deprecate.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest_twisted.ensureDeferred
@@ -597,25 +695,11 @@ async def test_connectionsOverTLSEnd(start: Starting, tmp_path: Path) -> None:
     """
     Over TLS, too, who waits is answered, and who is idle closed.
     """
-    key, certificate = keyAndCertificate()
-    (tmp_path / "key.pem").write_bytes(key + certificate)
     answers = Answers()
-    endpoint = serverFromString(
-        reactor, f"ssl:0:interface=127.0.0.1:privateKey={tmp_path / 'key.pem'}"
-    )
-    service = start(answers, endpoint=endpoint)
-    trusting = optionsForClientTLS("127.0.0.1", Certificate.loadPEM(certificate))
+    service, connect = overTLS(start, answers, tmp_path)
     connections = []
     for number in (1, 2):
-        connections.append(
-            await connectProtocol(
-                wrapClientTLS(
-                    trusting,
-                    TCP4ClientEndpoint(reactor, "127.0.0.1", portOf(service)),
-                ),
-                Connection(),
-            )
-        )
+        connections.append(await connect())
         connections[-1].transport.write(GET)
         await answers.arrived(number)
     idle, waiting = connections
@@ -627,6 +711,54 @@ async def test_connectionsOverTLSEnd(start: Starting, tmp_path: Path) -> None:
     answers.requests[1].finish()
     assert (await patiently(waiting.closed)).endswith(b"5\r\nwhole\r\n0\r\n\r\n")
     await stopping
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest_twisted.ensureDeferred
+async def test_whoDoesNotListenOverTLSDoesNotHoldItUp(
+    start: Starting, tmp_path: Path
+) -> None:
+    """
+    An idle client that does not say farewell, as TLS has it, is not waited for;
+    one that takes its response slowly gets all of it.
+    """
+    service, connect = overTLS(start, lambda request: b"x" * 5_000_000, tmp_path)
+    slow = await connect()
+    slow.transport.pauseProducing()
+    slow.transport.write(GET)
+    deaf = await connect()
+    deaf.transport.write(GET.replace(b"GET", b"HEAD"))
+    await patiently(deaf.until(b"\r\n\r\n"))
+    deaf.transport.pauseProducing()
+    await eventually(lambda: not service.site.running)
+    stopping = ended(service)
+    await eventually(lambda: len(service.site.connections) == 1)
+    assert not stopping.called
+    slow.transport.resumeProducing()
+    assert (await patiently(slow.closed)).endswith(b"x" * 5_000_000)
+    await stopping
+
+
+def overTLS(start: Starting, page: Any, directory: Path) -> tuple[WebService, Any]:
+    """
+    A service, and how to connect to it.
+    """
+    key, certificate = keyAndCertificate()
+    (directory / "key.pem").write_bytes(key + certificate)
+    endpoint = serverFromString(
+        reactor, f"ssl:0:interface=127.0.0.1:privateKey={directory / 'key.pem'}"
+    )
+    service = start(page, endpoint=endpoint)
+    trusting = optionsForClientTLS("127.0.0.1", Certificate.loadPEM(certificate))
+
+    async def connect() -> Connection:
+        there = TCP4ClientEndpoint(reactor, "127.0.0.1", portOf(service))
+        connection: Connection = await connectProtocol(
+            wrapClientTLS(trusting, there), Connection()
+        )
+        return connection
+
+    return service, connect
 
 
 # Beginning, and the log.

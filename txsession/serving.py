@@ -109,6 +109,8 @@ class _Connection:
         self.channel = channel
         self.requests: dict[Request, Any] = {}
         self.isFresh = True
+        self.isTold = False
+        self.isClosing = False
         self.dataReceived = channel.dataReceived
 
     def makeConnection(self, transport: Any) -> None:
@@ -135,6 +137,8 @@ class _Connection:
         make: Any = self.site.requestFactory
         request: Request = make(channel, *arguments, **options)
         self.isFresh = False
+        if self.site.isDraining:
+            self._allowNoMore()
         self.requests[request] = channel
         request.notifyFinish().addBoth(self._finished, request, channel)
         return request
@@ -149,6 +153,23 @@ class _Connection:
         else:
             over.addBoth(self._ended, request)
 
+    def _http2(self) -> Any:
+        # Nor to what speaks HTTP/2.
+        return getattr(getattr(self.channel, "_channel", None), "conn", None)
+
+    def _allowNoMore(self) -> None:
+        """
+        Tell a client of HTTP/2 that goes on with requests to begin no more.
+        """
+        if self._http2() is None or self.isTold:
+            return
+        self.isTold = True
+        from hyperframe.frame import GoAwayFrame
+
+        # This one, which lets all that has begun go on, h2 cannot send.
+        frame = GoAwayFrame(stream_id=0, last_stream_id=2**31 - 1)
+        self.transport.write(frame.serialize())
+
     def _ended(self, _: Any, request: Request) -> None:
         self.requests.pop(request, None)
         if self.site.isDraining and not self.requests:
@@ -162,12 +183,40 @@ class _Connection:
         """
         Close it when all that was written to it is sent.
         """
+        if self.isClosing:
+            return
+        self.isClosing = True
+        # A request that comes now could not be answered.
+        self.dataReceived = _ignore
         # TLS does not end while there is a producer.
         self.transport.unregisterProducer()
+        http2 = self._http2()
+        if http2 is None:
+            _closeDown(self.transport)
+            return
+        # Says which requests were seen, so that the others can be sent again.
+        http2.close_connection()
+        self.transport.write(http2.data_to_send())
         self.transport.loseConnection()
 
     def abort(self) -> None:
         self.transport.abortConnection()
+
+
+def _ignore(data: bytes) -> None:
+    """
+    Too late.
+    """
+
+
+def _closeDown(transport: Any) -> None:
+    """
+    Close a transport and those below it.  TLS would wait until the other side has
+    closed, too; many clients do not notice before they send the next request.
+    """
+    while transport is not None:
+        transport.loseConnection()
+        transport = getattr(transport, "transport", None)
 
 
 class GracefulSite(Site):
@@ -227,6 +276,13 @@ class GracefulSite(Site):
                 count=len(running),
                 requests=", ".join(map(_shown, islice(running, 5))),
                 more=", ..." if len(running) > 5 else "",
+            )
+        slow = [each for each in self.connections if each.isClosing]
+        if slow:
+            _log.warn(
+                "Connections that were cut off, because their clients had not taken "
+                "all that was sent to them: {count}",
+                count=len(slow),
             )
         for connection in list(self.connections):
             connection.abort()
