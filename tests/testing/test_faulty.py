@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,8 +141,9 @@ def test_hasTheAbilitiesOfItsStore(clock: Clock, store: FaultyStore) -> None:
 
 def test_withoutFaultsItIsItsStore(inner: MemoryStore, store: FaultyStore) -> None:
     """
-    Without faults it gives what its store gives, and at once.
+    Without faults it gives what its store gives, as that gives it.
     """
+    assert FaultyStore(SimpleNamespace(get=str.upper)).get("a") == "A"
     assert outcome(store.get("a")) == OLD
     assert outcome(store.create("b", OLD)) is True
     assert outcome(store.length()) == 2
@@ -319,6 +321,7 @@ def test_whatIsCalledOffIsForgotten(store: FaultyStore, how: Any) -> None:
     calledOff, kept = store.destroy("a"), store.get("a")
     calledOff.cancel()
     assert isinstance(outcome(calledOff), CancelledError)
+    assert len(store._hanging) == 1
     how(store)
     assert outcome(kept) == OLD
 

@@ -103,6 +103,7 @@ def test_aForm() -> None:
         b"tag": [b"a&b", b"c"],
     }
     assert request.content.read() == b"name=Ada+%C3%BC&tag=a%26b&tag=c"
+    assert requestWith(method="PUT", args={"a": "1"}).method == b"PUT"
 
 
 def test_aBody() -> None:
