@@ -243,6 +243,19 @@ def test_wrongOptionsAreRefused(option: str, value: Any) -> None:
     assert caught.value.option == option
 
 
+def test_whatIsNoStoreIsRefused() -> None:
+    """
+    A URL and a SessionResource are refused, rather than never started nor stopped.
+    """
+    wrong: Any
+    for wrong in ("redis://:passw0rd@host", SessionResource(_Nothing(), secret="x")):
+        with pytest.raises(ConfigurationError) as caught:
+            SessionService(wrong)
+        assert caught.value.option == "store"
+        assert f"must be a store, not a {type(wrong).__name__};" in str(caught.value)
+        assert "passw0rd" not in str(caught.value)
+
+
 def test_usesTheGlobalReactorByDefault() -> None:
     """
     Without a reactor it is the global one that the prunings are scheduled on.

@@ -728,7 +728,7 @@ def test_thePageOfTheReferenceIsComplete() -> None:
 
 
 WRONG = [
-    ("--bogus", "option --bogus not recognized"),
+    ("--bogus", "option --bogus not recognized; --help lists those that there are"),
     ("stray", "'stray' belongs to no option"),
     ("--lazy=1", "option --lazy must not have an argument"),
     ("--app app", "--app: must be package.module:name"),
@@ -852,6 +852,14 @@ def test_whatIsWrongIsNamed(arguments: str, said: str) -> None:
     assert line.startswith(said)
     assert "\n" not in line
     assert "h7sh" not in line
+
+
+def test_fileInPlaceOfAModuleIsPutRight() -> None:
+    """
+    Who names a file is told the module.
+    """
+    with pytest.raises(UsageError, match=r"nor elsewhere; write tests\.served:app$"):
+        made("--app", "tests.served.py:app")
 
 
 def test_eachOptionIsWrongSomewhere() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.web.resource import IResource
 
 from .backend import writesInFlight
 from .errors import ConfigurationError
@@ -51,6 +52,13 @@ class SessionService(Service):
         reactor: Any | None = None,
         jitter: Callable[[], float] | None = None,
     ) -> None:
+        if isinstance(store, str) or IResource.providedBy(store):
+            # A str may hold a password, so it is not shown.
+            raise ConfigurationError(
+                f"must be a store, not a {type(store).__name__}; storeFromURL(url) "
+                "makes one, and a SessionResource has it as its .store",
+                option="store",
+            )
         self.store: Any = store
         interval = (
             None if pruneInterval is None else asSeconds(pruneInterval, "pruneInterval")

@@ -208,6 +208,8 @@ def _oneLine(options: Options) -> Iterator[None]:
             yield
     except usage.UsageError as error:
         line = " ".join(str(error).split())
+        if line.endswith(" not recognized"):
+            line += "; --help lists those that there are"
         if options.parent is None:
             raise usage.UsageError(line) from error
         raise SystemExit(f"txsession: {line}") from None

@@ -86,7 +86,11 @@ class Named:
         if isinstance(error, ModuleNotFoundError) and (
             missing == self.module or self.module.startswith(f"{missing}.")
         ):
-            return f"there is no module {missing!r}, neither in {here} nor elsewhere"
+            isFile = self.module.endswith(".py")
+            hint = f"; write {self.module[:-3]}:{self.name}" if isFile else ""
+            return (
+                f"there is no module {missing!r}, neither in {here} nor elsewhere{hint}"
+            )
         return f"{self.module} could not be imported: {described(error)}"
 
 

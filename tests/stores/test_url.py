@@ -40,7 +40,7 @@ def test_memoryWithALimit() -> None:
     ("url", "message"),
     [
         ("nosuch://ada:passw0rd@host/", "'nosuch:'; there is memory:"),
-        ("sessions.db", "begin with nothing of the kind"),
+        ("sessions.db", "is not a URL, as sqlite:sessions.db is; there is memory:, "),
         ("memory://host", "neither host nor path"),
         ("memory:sessions", "neither host nor path"),
         ("memory:?size=3", "no option 'size'"),

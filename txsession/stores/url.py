@@ -49,10 +49,14 @@ def storeFromURL(url: str, *, reactor: Any | None = None) -> Any:
         raise ConfigurationError("is not a URL", option="store") from None
     make = _MAKERS.get(parts.scheme)
     if make is None:
-        scheme = repr(parts.scheme + ":") if parts.scheme else "nothing of the kind"
+        # Without a scheme there may be a password in it, so it is not shown.
+        problem = (
+            f"no store has URLs that begin with '{parts.scheme}:'"
+            if parts.scheme
+            else "is not a URL, as sqlite:sessions.db is"
+        )
         raise ConfigurationError(
-            f"no store has URLs that begin with {scheme}; "
-            f"there is {', '.join(scheme + ':' for scheme in _MAKERS)}",
+            f"{problem}; there is {', '.join(scheme + ':' for scheme in _MAKERS)}",
             option="store",
         )
     if "#" in url:
