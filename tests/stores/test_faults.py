@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.servers import PostgreSQLServer, RedisServer, Sentinel, Server
-from txsession import StoreUnavailable
+from txsession import StoreTimeout, StoreUnavailable
 from txsession.stores.postgresql import PostgreSQLStore
 from txsession.stores.redis import RedisStore
 from txsession.stores.sqlite import SQLiteStore
@@ -214,7 +214,8 @@ async def test_aServerThatIsPausedIsNoticedThoughNobodyWaits(
     logged once, as a warning, and the attempts in vain are not.
     """
     server, store = backend
-    await store.start()
+    # Connections that are idle when the server stops, for the attempts to find.
+    await gatherResults([store.get("nobody") for _ in range(50)])
     server.pause()
 
     def isNoticed() -> bool:
@@ -433,3 +434,23 @@ async def test_aFullDiskLosesNothingThatWasSaved(tmp_path: Path) -> None:
     store = SQLiteStore(path)
     assert (await store.all()).keys() == saved
     await store.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_aConnectionIsNoProofThatTheServerAnswers(
+    backend: tuple[Server, Any], logged: list[Any]
+) -> None:
+    """
+    A server that is paused stays out of reach, although there are idle connections
+    to it, until it has answered on one.
+    """
+    server, store = backend
+    await gatherResults([store.get("nobody") for _ in range(50)])
+    server.pause()
+    with pytest.raises(StoreTimeout):
+        await store.get("nobody")
+    await deferLater(reactor, STORE_TIMEOUT / 2)
+    told = [e["log_level"].name for e in logged if e.get("store") == repr(store)]
+    server.resume()
+    await comesAbout(lambda: store.available)
+    assert told == ["warn"]

@@ -303,7 +303,8 @@ class PostgreSQLStore:
         return self._do(_Statement(_changedBy, (statement, *values), store=self))
 
     def _look(self) -> Deferred[None]:
-        return self._do(_Statement(nothing, store=self, isProbe=True))
+        job = _Statement(_hear, store=self, isRepeatable=True, isProbe=True)
+        return self._do(job)
 
     def _do(self, job: _Statement) -> Deferred[Any]:
         if self._pool is None:
@@ -510,6 +511,11 @@ def _hasNews(descriptor: int) -> bool:
 def _shutDown(descriptor: int) -> None:
     with socket.socket(fileno=socket.dup(descriptor)) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _hear(connection: psycopg.Connection[Any]) -> None:
+    # That there is a connection does not say that the server answers on it.
+    connection.execute("SELECT 1")
 
 
 def _oneOf(connection: psycopg.Connection[Any], statement: str, *values: Any) -> Any:
