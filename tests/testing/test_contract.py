@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import SkipTest
+from unittest import SkipTest, TestCase
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase
 
-from txsession import Record
-from txsession.testing import StoreContract
+from txsession import MemoryStore, Record
+from txsession.testing import FaultyStore, StoreContract
 
 PROMISES = [name for name in dir(StoreContract) if name.startswith("test_")]
 
@@ -553,6 +554,25 @@ class StopsTooEarly(DictStore):
         super().set(sid, record)
 
 
+class StoresWhatHasExpired(DictStore):
+    """
+    Tells what has expired by when it is asked to forget it.
+    """
+
+    broken = "test_whatHasExpiredIsNotStored", "created with an expiry that had passed"
+
+    def create(self, sid: str, record: Record) -> Any:
+        return super().create(sid, Record(record.payload, record.expires + 60))
+
+
+class ForgetsAfter2038(DictStore):
+    broken = "test_keepsWhatIsSet", "the record of 'a4' is there"
+
+    def set(self, sid: str, record: Record) -> Any:
+        if record.expires < 2**31:
+            super().set(sid, record)
+
+
 class HalfConditional(DictStore):
     broken = "test_hasWhatAStoreHas", "create, replace come together"
 
@@ -763,3 +783,73 @@ def test_nobodyWaits(tmp_path: Path) -> None:
     code, output = runner(tmp_path, "pytest", "-q", "-p", "no:twisted", name="TestMine")
     assert code == 1, output
     assert "pip install pytest-twisted" in output
+
+
+def test_underPytestAsATestCase(tmp_path: Path) -> None:
+    """
+    Beside trial's TestCase, the tests run under pytest as well.
+    """
+    code, output = runner(
+        tmp_path,
+        "pytest",
+        "-q",
+        "test_mine.py",
+        "-k",
+        "destroyForgets",
+        imports="from twisted.trial.unittest import TestCase",
+        base=", TestCase",
+        name="MineTests",
+    )
+    assert code == 0, output
+    assert "1 passed" in output
+
+
+@pytest.mark.parametrize("base", [TestCase, SynchronousTestCase])
+def test_refusesTestCasesThatWaitForNothing(base: type) -> None:
+    """
+    A TestCase that does not wait for Deferreds is refused, as its tests would always
+    pass.
+    """
+    with pytest.raises(TypeError, match=r"twisted\.trial\.unittest"):
+        type("Tests", (StoreContract, base), {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_aFailureIsNotHiddenByStop() -> None:
+    """
+    What a test has found is told even if the store cannot be stopped; a stop that
+    fails after a test that passed is told, too.
+    """
+
+    class Store(Loses):
+        def stop(self) -> Any:
+            raise RuntimeError("cannot stop")
+
+    with pytest.raises(AssertionError, match="is there"):
+        await putTo(Store, "test_answersAreNotConfused")
+    with pytest.raises(RuntimeError, match="cannot stop"):
+        await putTo(Store, "test_unknownIsAbsent")
+
+
+@pytest_twisted.ensureDeferred
+async def test_aSlowStoreIsNotRejected() -> None:
+    """
+    A store that takes its time keeps its promises all the same.
+    """
+
+    def make() -> FaultyStore:
+        store = FaultyStore(MemoryStore())
+        store.delay(0.08)
+        return store
+
+    await gatherResults(
+        [
+            putTo(make, promise)
+            for promise in (
+                "test_expires",
+                "test_touchRevivesNothing",
+                "test_tellsWhatItHolds",
+                "test_replaceComparesThePayload",
+            )
+        ]
+    )
