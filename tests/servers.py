@@ -104,8 +104,11 @@ class Server:
         """
         Have the server die at once.
         """
-        root = psutil.Process(self.process.pid)
-        self._end([root, *root.children(recursive=True)])
+        processes = []
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            root = psutil.Process(self.process.pid)
+            processes = [root, *root.children(recursive=True)]
+        self._end(processes)
 
     def _end(self, processes: list[psutil.Process]) -> None:
         for process in processes:
