@@ -233,7 +233,7 @@ async def test_whoHasConnectedIsServed(start: Starting) -> None:
         client.sendall(GET)
         client.setblocking(False)
         clients.append(client)
-    assert service.site.connections == set()
+    assert not service.site.connections
     await ended(service)
     for client in clients:
         with client:
@@ -372,6 +372,62 @@ async def test_aWebSocketLivesUntilTheGracePeriodIsOver(
     await stopping
     await patiently(sockets.made[0].lost)
     await patiently(client.lost)
+
+
+@define(eq=False)
+class Takeover:
+    """
+    A page that takes the connection for itself, as Autobahn does for WebSockets.
+    """
+
+    taken: list[Any] = field(factory=list)
+
+    def __call__(self, request: Any) -> Any:
+        transport, request.channel.transport = request.channel.transport, None
+        transport.protocol = Connection()
+        transport.protocol.makeConnection(transport)
+        self.taken.append(transport)
+        transport.write(b"taken")
+        return NOT_DONE_YET
+
+
+@pytest_twisted.ensureDeferred
+async def test_aConnectionThatIsTakenOverIsForgotten(start: Starting) -> None:
+    """
+    A connection that something else takes over is freed with it, and then holds
+    up no end.
+    """
+    takeover = Takeover()
+    service = start(takeover)
+    connection = await connected(service)
+    connection.transport.write(GET)
+    await patiently(connection.until(b"taken"))
+    takeover.taken.pop().abortConnection()
+    await patiently(connection.closed)
+    await turn()
+    gc.collect()
+    assert not service.site.connections
+    await ended(service)
+
+
+@pytest_twisted.ensureDeferred
+async def test_aConnectionThatIsTakenOverIsCut(start: Starting) -> None:
+    """
+    Until then it is cut after the grace period, as others are, and the end does
+    not wait to hear of that.
+    """
+    service = start(Takeover(), gracePeriod=0.01)
+    connection = await connected(service)
+    gc.disable()
+    try:
+        connection.transport.write(GET)
+        await patiently(connection.until(b"taken"))
+        assert service.site.connections
+        await ended(service)
+    finally:
+        gc.enable()
+    await patiently(connection.closed)
+    assert not service.site.connections
 
 
 # What does not end.

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from itertools import islice
 from typing import Any
+from weakref import WeakSet
 
 from attrs import define
 from twisted.application.service import MultiService, Service
@@ -235,7 +236,9 @@ class GracefulSite(Site):
     def __init__(self, resource: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(resource, *arguments, **options)  # type: ignore[no-untyped-call]
         self.isDraining = False
-        self.connections: set[_Connection] = set()
+        # Weakly, because some WebSockets take the transport of their connection,
+        # which then hears nothing any more.
+        self.connections: WeakSet[_Connection] = WeakSet()
         self._ends: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -286,6 +289,7 @@ class GracefulSite(Site):
             )
         for connection in list(self.connections):
             connection.abort()
+        self.reactor.callLater(0, self._forget)
 
     async def _drain(self, gracePeriod: float) -> None:
         self.isDraining = True
@@ -323,6 +327,13 @@ class GracefulSite(Site):
 
     def _lost(self, connection: _Connection) -> None:
         self.connections.discard(connection)
+        self._tell()
+
+    def _forget(self) -> None:
+        self.connections.clear()
+        self._tell()
+
+    def _tell(self) -> None:
         if not self.connections:
             ends, self._ends = self._ends, []
             for end in ends:
