@@ -35,25 +35,18 @@ from txsession import (
 from txsession.stores.postgresql import PostgreSQLStore
 
 from ..support import Serve, clockAt
+from ..test_docs import blocks
 from .backends import Proxy, comesAbout
 
 FOREVER = 32_000_000_000.0
 RECORD = Record(b'{"cookie":{}}', FOREVER)
 PASSWORD = "pa55:w%rd/@#?"
 
-# table.sql of connect-pg-simple 10, with another name for the table.
+# The layout of connect-pg-simple, whose own program `tests/interop` runs.
 CONNECT_PG_SIMPLE = """
-CREATE TABLE "{0}" (
-  "sid" varchar NOT NULL COLLATE "default",
-  "sess" json NOT NULL,
-  "expire" timestamp(6) NOT NULL
-)
-WITH (OIDS=FALSE);
-
-ALTER TABLE "{0}" ADD CONSTRAINT "{0}_pkey" PRIMARY KEY ("sid")
-  NOT DEFERRABLE INITIALLY IMMEDIATE;
-
-CREATE INDEX "IDX_{0}_expire" ON "{0}" ("expire");
+CREATE TABLE "{0}" (sid varchar, sess json NOT NULL, expire timestamp(6) NOT NULL);
+ALTER TABLE "{0}" ADD CONSTRAINT "{0}_pkey" PRIMARY KEY (sid);
+CREATE INDEX "IDX_{0}_expire" ON "{0}" (expire)
 """
 
 
@@ -232,6 +225,27 @@ async def test_aTableOfConnectPgSimplesIsUsedAsItIs(
         ("a", RECORD.payload.decode(), FOREVER),
         ("b", text, 31_000_000_000.123),
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_theTableOfTheGuide(
+    makeStore: Any, run: Any, server: PostgreSQLServer
+) -> None:
+    """
+    The table that the how-to has people make is the one that the store would make.
+    """
+    schema = f"guide_{token_hex(6)}"
+    [statements] = blocks("docs/how-to/choose-a-store.md", "sql")
+    run(f"CREATE SCHEMA {schema}")
+    with psycopg.connect(server.url, options=f"-c search_path={schema}") as connection:
+        connection.execute(statements)
+    await makeStore(table="made", schema=schema).start()
+    assert run(COLUMNS, "session") == run(COLUMNS, "made")
+    guides, mine = (run(INDICES, t, t, t) for t in ("session", "made"))
+    assert guides == mine
+    store = makeStore(table="session", schema=schema, createTable=False)
+    await store.set("a", RECORD)
+    assert await store.get("a") == RECORD
 
 
 NAMES = [

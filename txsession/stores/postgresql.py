@@ -81,10 +81,9 @@ DELETE FROM {table} WHERE sid IN (
 _FIND_TABLE = "SELECT to_regclass(%s)"
 _SCHEMA = """
 CREATE TABLE {table} (
-  sid varchar NOT NULL COLLATE "default",
+  sid varchar CONSTRAINT {key} PRIMARY KEY,
   sess json NOT NULL,
-  expire timestamp(6) NOT NULL,
-  CONSTRAINT {key} PRIMARY KEY (sid) NOT DEFERRABLE INITIALLY IMMEDIATE
+  expire timestamp(6) NOT NULL
 );
 CREATE INDEX {index} ON {table} (expire)
 """
