@@ -61,14 +61,15 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 @define(eq=False)
 class Answers:
     """
-    Pages that are answered when the test says so.
+    Pages that are answered when the test says so, or the first so many of them.
     """
 
     requests: list[Any] = field(factory=list)
+    later: int = 100
 
     def __call__(self, request: Any) -> Any:
         self.requests.append(request)
-        return NOT_DONE_YET
+        return NOT_DONE_YET if len(self.requests) <= self.later else b"whole"
 
     async def arrived(self, count: int = 1) -> Any:
         await eventually(lambda: len(self.requests) >= count)
@@ -172,6 +173,37 @@ async def test_aRequestThatRunsIsAnswered(start: Starting) -> None:
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nConnection: close\r\n" in received
     assert received.endswith(b"5\r\nwhole\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("later", [1, 3])
+@pytest.mark.parametrize("hasBegun", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_requestsInAPipelineAreAnswered(
+    start: Starting, hasBegun: bool, later: int
+) -> None:
+    """
+    Requests that arrived together are all answered, and the last answer says that
+    the connection ends.
+    """
+    answers = Answers(later=later)
+    service = start(answers)
+    connection = await connected(service)
+    connection.transport.write(3 * GET)
+    first = await answers.arrived()
+    if hasBegun:
+        first.write(b"whole")
+    stopping = ended(service)
+    await eventually(lambda: service.site.isDraining)
+    await turn()
+    for number in range(1, later + 1):
+        request = await answers.arrived(number)
+        request.write(b"whole")
+        request.finish()
+    received = await patiently(connection.closed)
+    await stopping
+    assert received.count(b"whole") == 3
+    assert received.count(b"\r\nConnection: close\r\n") == 1
+    assert b"\r\nConnection: close\r\n" in received.split(b"HTTP/1.1 200")[3]
 
 
 @pytest_twisted.ensureDeferred

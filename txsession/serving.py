@@ -82,10 +82,21 @@ class GracefulRequest(Request):
             and self.clientproto == b"HTTP/1.1"
             and self.site is not None
             and getattr(self.site, "isDraining", False)
+            and not _isFollowed(getattr(self, "channel", None))
         ):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             _makeLast(getattr(self, "channel", None))
         super().write(data)  # type: ignore[no-untyped-call]
+
+
+def _isFollowed(channel: Any) -> bool:
+    """
+    Whether the next request has arrived behind the one that an HTTP/1.1
+    connection is at.
+    """
+    # There is no public way to learn that.
+    unread = getattr(channel, "_buffer", b""), *getattr(channel, "_dataBuffer", ())
+    return any(unread)
 
 
 def _makeLast(channel: Any) -> None:
@@ -178,7 +189,8 @@ class _Connection:
 
     def makeLast(self) -> None:
         for channel in self.requests.values():
-            _makeLast(channel)
+            if not _isFollowed(channel):
+                _makeLast(channel)
 
     def close(self) -> None:
         """
