@@ -201,7 +201,8 @@ async def test_requestsInAPipelineAreAnswered(
         request.finish()
     received = await patiently(connection.closed)
     await stopping
-    assert received.count(b"whole") == 3
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    assert received.count(b"whole") == 3 + hasBegun
     assert received.count(b"\r\nConnection: close\r\n") == 1
     assert b"\r\nConnection: close\r\n" in received.split(b"HTTP/1.1 200")[3]
 
