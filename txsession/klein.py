@@ -7,7 +7,8 @@ Importing this module imports Klein, and so installs a reactor.
 Klein's forms ask the request for a C{klein.interfaces.ISession} and write its
 identifier into the page, as the token that has to come back with the form.  Here
 that identifier follows from the session's ID.  So it takes no room in the
-session, and is the same in every process and after a restart.
+session, and is the same in every process and after a restart.  It is as hard to
+guess as the ID: what C{genid} makes has to be hard to guess, though IDs are signed.
 
 The token is worth nothing if its session is not stored.  That is decided when
 the response begins, and Klein reads the identifier later: C{renderElement} writes

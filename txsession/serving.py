@@ -19,7 +19,17 @@ themselves: a WebSocket never finishes its request.
 
 What the clients sent before the server was told to stop may not have been read
 yet.  So connections that wait to be accepted are, and the reactor turns before
-those that seem idle are closed.
+those that seem idle are closed.  Requests that arrived in a pipeline are answered
+one after the other.
+
+How a connection is closed depends on what it speaks.  HTTP/1.1 says C{Connection:
+close} with the last response.  HTTP/2 says which request was the last that was
+seen, and the client sends later ones again; one that goes on with requests is
+told before to begin no more.  TLS closes in both directions, but many clients that
+keep a connection for later do not listen to it; for HTTP/1.1 nothing is lost if
+that is not waited for.  For HTTP/2 it is, since a client that still reads also
+writes, and what arrives at a closed socket has the rest of the response thrown
+away.
 """
 
 from __future__ import annotations
