@@ -921,12 +921,16 @@ def test_anAppThatCannotBeImportedSaysWhere(
     (tmp_path / "broken_at_import.py").write_text("x = 1\nx / 0\n")
     (tmp_path / "broken_syntax.py").write_text("x = = 1\n")
     (tmp_path / "broken_exit.py").write_text("raise SystemExit(7)\n")
+    misuse = "from txsession import CookieOptions\nCookieOptions(maxAge=0)\n"
+    (tmp_path / "broken_misuse.py").write_text(misuse)
     with pytest.raises(UsageError, match=r"ZeroDivisionError: .*_import.py, line 2"):
         makeService(parsed("--app", "broken_at_import:app"))
     with pytest.raises(UsageError, match=r"SyntaxError: .*broken_syntax.py, line 1\)$"):
         makeService(parsed("--app", "broken_syntax:app"))
     with pytest.raises(UsageError, match=r"SystemExit: 7 \(.*broken_exit.py, line 1"):
         makeService(parsed("--app", "broken_exit:app"))
+    with pytest.raises(UsageError, match=r"\(.*broken_misuse.py, line 2\)$"):
+        makeService(parsed("--app", "broken_misuse:app"))
 
 
 # The welcome.

@@ -98,11 +98,14 @@ def described(error: BaseException) -> str:
     """
     An exception of the application, and where it comes from.
     """
-    *_, last = extract_tb(error.__traceback__)
-    place = f" ({last.filename}, line {last.lineno})"
-    if isinstance(error, SyntaxError) or Path(last.filename).parent == OURS:
-        # The one says itself where, and the other was raised by the call.
-        place = ""
+    theirs = [
+        each
+        for each in extract_tb(error.__traceback__)
+        if OURS not in Path(each.filename).parents and each.filename[:1] != "<"
+    ]
+    place = ""
+    if theirs and not isinstance(error, SyntaxError):  # which says itself where
+        place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})"
     return f"{type(error).__name__}: {error}{place}"
 
 
