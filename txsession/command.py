@@ -176,7 +176,8 @@ def _usage(error: click.UsageError, arguments: Sequence[str]) -> str:
     path = "txsession" if context is None else context.command_path
     if isinstance(error, click.NoSuchOption) and path.endswith(("show", "destroy")):
         message = f"{message.rstrip('.')}; an ID that begins with - goes behind --"
-    return f"{message.rstrip('.')}; see {path} --help"
+    message = message.rstrip(".")
+    return f"{message}{' See' if message.endswith('?') else '; see'} {path} --help"
 
 
 # What all commands have in common.
