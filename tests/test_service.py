@@ -10,11 +10,19 @@ import pytest
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from zope.interface.verify import verifyObject
 
-from txsession import ConfigurationError, MemoryStore, Record, SessionService
+from txsession import (
+    ConfigurationError,
+    MemoryStore,
+    Record,
+    SessionService,
+    StoreUnavailable,
+)
 from txsession.backend import Backend
 from txsession.resource import SessionResource
+from txsession.testing import FaultyStore
 
 from .support import StepStore, only
 
@@ -275,3 +283,24 @@ class _Nothing:
         from twisted.web.resource import Resource
 
         return Resource()
+
+
+@pytest.mark.parametrize(
+    ("error", "isTraced"),
+    [(StoreUnavailable("refused"), False), (ZeroDivisionError("a bug"), True)],
+)
+def test_aStoreThatCannotBeStartedIsLogged(
+    logged: list[Any], error: Exception, isTraced: bool
+) -> None:
+    """
+    Why a store could not be started is logged, with a traceback only where there is
+    something to be found in it.
+    """
+    store = FaultyStore(MemoryStore(reactor=Clock()), reactor=Clock())
+    store.start = lambda: fail(error)  # type: ignore[attr-defined]
+    running = service(store, Clock())
+    running.startService()
+    [event] = [each for each in logged if "could not be started" in each["log_format"]]
+    assert ("log_failure" in event) is isTraced
+    assert isTraced or "refused" in formatEvent(event)
+    running.stopService()

@@ -367,7 +367,7 @@ async def test_storeDown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
             {"expires": "Fri, 01 Jan 2100 00:00:00 GMT"},
         ),
         ("--cookie-domain=example.org", {"domain": "example.org"}),
-        ("--cookie-same-site=strict", {"samesite": "Strict"}),
+        ("--cookie-same-site=Strict", {"samesite": "Strict"}),
         ("--cookie-same-site=lax", {"samesite": "Lax"}),
         ("--cookie-same-site=none", {"samesite": "Lax"}),
         ("--cookie-same-site=auto", {"samesite": "Lax"}),

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from .backend import writesInFlight
-from .errors import ConfigurationError
+from .errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from .lifetime import Duration, asSeconds
 from .pruning import INTERVAL, LIMIT, Pruner, resultOf, served
 from .store import Store
@@ -114,6 +114,11 @@ class SessionService(Service):
     async def _start(self) -> None:
         try:
             await resultOf(self.store.start())
+        except (StoreUnavailable, StoreTimeout) as error:
+            # An outage is nothing to look for in a traceback.
+            self._log.error(
+                "The session store could not be started: {error}", error=str(error)
+            )
         except Exception:
             self._log.failure("The session store could not be started.")
 

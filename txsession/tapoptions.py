@@ -155,9 +155,10 @@ def _date(text: str) -> datetime:
 
 def _choice(choices: dict[str, Any]) -> Callable[[str], Any]:
     def choose(text: str) -> Any:
-        if text not in choices:
-            raise UsageError(f"must be one of {', '.join(choices)}, not {text!r}")
-        return choices[text]
+        for name, choice in choices.items():
+            if text.lower() == name.lower():
+                return choice
+        raise UsageError(f"must be one of {', '.join(choices)}, not {text!r}")
 
     return choose
 
