@@ -5,6 +5,7 @@ What is special to `txsession.stores.postgresql.PostgreSQLStore`.
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 import traceback
@@ -29,12 +30,14 @@ from txsession import (
     ConfigurationError,
     Record,
     StoreError,
+    StoreTimeout,
     StoreUnavailable,
     getSession,
 )
 from txsession.stores.postgresql import PostgreSQLStore
 
-from ..support import Serve, clockAt
+from ..programs import Programs, programsOfATest  # noqa: F401
+from ..support import PATIENCE, Serve, clockAt, patiently
 from ..test_docs import blocks
 from .backends import Proxy, comesAbout
 
@@ -47,6 +50,25 @@ CONNECT_PG_SIMPLE = """
 CREATE TABLE "{0}" (sid varchar, sess json NOT NULL, expire timestamp(6) NOT NULL);
 ALTER TABLE "{0}" ADD CONSTRAINT "{0}_pkey" PRIMARY KEY (sid);
 CREATE INDEX "IDX_{0}_expire" ON "{0}" (expire)
+"""
+
+# A process that ends while all threads of its store, and more, wait for the server.
+STUCK = """
+import sys
+from twisted.internet import reactor
+from txsession import Record
+from txsession.stores.postgresql import PostgreSQLStore
+
+url, table = sys.argv[1:]
+store = PostgreSQLStore(url, table=table, connections=2, timeout=1)
+
+def begin():
+    for number in range(10):
+        store.set(str(number), Record(b"{}", 1e10)).addErrback(print)
+    reactor.callLater(0.5, reactor.stop)
+
+reactor.callWhenRunning(begin)
+reactor.run()
 """
 
 
@@ -645,6 +667,65 @@ async def test_stopWaitsForWhatIsUnderWay(
     await stopping
     assert all(writing.called for writing in writings)
     assert await store.length() == 20
+
+
+@pytest_twisted.ensureDeferred
+async def test_aTableThatCannotBeMadeYetKeepsNoThread(
+    makeStore: Any, table: str, server: PostgreSQLServer
+) -> None:
+    """
+    While another transaction is making the table, which may take for ever, calls
+    fail in time, and the store can be stopped.
+    """
+    store = makeStore(timeout=0.5)
+    with psycopg.connect(server.url) as other:
+        other.execute(f'CREATE TABLE "{table}" (sid varchar PRIMARY KEY)')
+        with pytest.raises(StoreTimeout):
+            await store.set("a", RECORD)
+        await patiently(store.stop())
+        other.rollback()
+    await store.set("a", RECORD)
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatTimedOutBeforeItWasConnectedIsNotDone(
+    makeStore: Any, monkeypatch: Any
+) -> None:
+    """
+    A write that has failed while its thread was opening a connection is not
+    carried out afterwards, when something newer may have been saved.
+    """
+    store = makeStore(timeout=0.5)
+    await store.start()
+    await store.stop()
+    mayGoOn = threading.Event()
+    connect = psycopg.connect
+
+    def hold(*arguments: Any, **options: Any) -> Any:
+        assert mayGoOn.wait(PATIENCE)
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(psycopg, "connect", hold)
+    with pytest.raises(StoreTimeout):
+        await store.set("a", RECORD)
+    mayGoOn.set()
+    await store.stop()
+    assert await store.get("a") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_aProcessEndsThoughTheServerDoesNotAnswer(
+    programs: Programs, table: str, server: PostgreSQLServer, makeStore: Any
+) -> None:
+    """
+    A process in which nobody has called stop() ends, when the store has had its
+    time, whatever the server does.
+    """
+    await makeStore().start()
+    with psycopg.connect(server.url) as other:
+        other.execute(f'LOCK TABLE "{table}"')
+        program = programs(sys.executable, "-c", STUCK, server.url, table)
+        assert await program.end() == 0, program.err
 
 
 # Options and errors.

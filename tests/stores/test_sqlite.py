@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 
 from txsession import ConfigurationError, Record, StoreError, StoreUnavailable
@@ -484,6 +484,40 @@ async def test_stopWaitsForWhatIsUnderWay(makeStore: Any, path: Path) -> None:
     assert reading.called
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert await store.length() == 50
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopWaitsForWhatNobodyWaitsForAnyLonger(
+    makeStore: Any, spy: Spy
+) -> None:
+    """
+    stop() finishes what has begun, also if it was called off since; it closes no
+    connection that is in use, and leaves none open.
+    """
+    store = makeStore()
+    await store.start()
+    hasBegun, mayGoOn = threading.Event(), threading.Event()
+
+    def hold(statement: str) -> None:
+        if statement.startswith("SELECT sess"):
+            hasBegun.set()
+            assert mayGoOn.wait(PATIENCE)
+
+    spy.hook = hold
+    calledOff = [store.get("a")]
+    await comesAbout(hasBegun.is_set)
+    calledOff += [store.set(str(number), RECORD) for number in range(20)]
+    for each in calledOff:
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+        each.cancel()
+    stopping = store.stop()
+    await comesAbout(lambda: spy.count("COMMIT") == 2)
+    assert not stopping.called
+    assert spy.count("close") == 0
+    mayGoOn.set()
+    await stopping
+    assert spy.count("close") == len(spy.connections) == 2
+    assert await store.length() == 20
 
 
 @pytest_twisted.ensureDeferred

@@ -308,7 +308,9 @@ class PostgreSQLStore:
     def _do(self, job: _Statement) -> Deferred[Any]:
         if self._pool is None:
             reactor = realReactor(self._clock)
-            self._pool = Pool("psycopg", self._open, self._connections, reactor)
+            self._pool = Pool(
+                "psycopg", self._open, self._connections, self._timeout, reactor
+            )
         job.timeout = realReactor(self._clock).callLater(
             self._timeout, self._timedOut, job
         )
@@ -347,7 +349,7 @@ class PostgreSQLStore:
 
     def _open(self) -> psycopg.Connection[Any]:
         try:
-            connection: psycopg.Connection[Any] = psycopg.connect(
+            return psycopg.connect(
                 autocommit=True,
                 # Statements that are prepared get in the way of pgbouncer, and
                 # take a round trip of their own.
@@ -356,15 +358,10 @@ class PostgreSQLStore:
             )
         except psycopg.Error as error:
             raise _OutOfReach(_told(error)) from error
-        try:
-            if not self._isTableThere:
-                self._findTable(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
     def _findTable(self, connection: psycopg.Connection[Any]) -> None:
+        if self._isTableThere:
+            return
         name = sql.Identifier(*self._names).as_string(connection)
         if not _isThere(connection, name):
             if not self._mayCreate:
@@ -402,14 +399,12 @@ class _Statement(Job):
     @ivar isRepeatable: whether it may be sent again if nobody knows whether it
         was carried out.
     @ivar isProbe: whether it is to find out if the server can be reached again.
-    @ivar over: fires when no thread is busy with it any longer.
     """
 
     store: Any = None
     isRepeatable: bool = False
     isProbe: bool = False
     timeout: Any = None
-    over: Deferred[None] = field(factory=Deferred)
     _connection: Any = None
     _lock: Lock = field(factory=Lock)
 
@@ -440,8 +435,11 @@ class _Statement(Job):
 
     def _runOn(self, connection: psycopg.Connection[Any]) -> Any:
         with self._lock:
+            if self.isAbandoned:  # while the connection was opened
+                return None
             self._connection = connection
         try:
+            self.store._findTable(connection)
             return self._repeated(connection)
         finally:
             with self._lock:
@@ -456,11 +454,8 @@ class _Statement(Job):
         return self.work(connection, *self.arguments)
 
     def interrupt(self) -> None:
-        """
-        Have the thread that is busy with it, if there is one, give up.
-        """
-        self.abandon()
         with self._lock:
+            self.abandon()
             if self._connection is not None and not self._connection.closed:
                 _shutDown(self._connection.fileno())
 
@@ -468,7 +463,6 @@ class _Statement(Job):
         if self.timeout is not None:
             self.timeout.cancel()
             self.timeout = None
-        self.over.callback(None)
         super().ended(result)
 
 

@@ -23,7 +23,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -34,7 +33,15 @@ from twisted.python.failure import Failure
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
 from ..lifetime import Duration, asSeconds
 from ..record import Record, asMilliseconds
-from .common import UnderWay, checkHeld, failing, nothing, realReactor, wholeNumber
+from .common import (
+    UnderWay,
+    checkHeld,
+    detached,
+    failing,
+    nothing,
+    realReactor,
+    wholeNumber,
+)
 from .outage import Outage
 from .sql import Job, Pool
 
@@ -228,9 +235,7 @@ class SQLiteStore:
         L{StoreError <txsession.StoreError>} if it is something else than a file
         of sessions.
         """
-        starting = self._run(nothing)
-        self._underWay.add(starting)
-        return starting
+        return self._run(nothing)
 
     def stop(self) -> Deferred[None]:
         """
@@ -257,9 +262,7 @@ class SQLiteStore:
     @failing
     def _read(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
         self._outage.check()
-        reading = self._pools()[0].begin(Job(work, arguments))
-        self._underWay.add(reading)
-        return reading.addErrback(self._explain)
+        return self._begin(self._pools()[0], Job(work, arguments))
 
     @failing
     def _write(self, statement: str, *values: Any) -> Deferred[int]:
@@ -269,7 +272,7 @@ class SQLiteStore:
         self._pending.append(write)
         if not self._isWriting:
             self._writePending()
-        return write.done
+        return detached(write.done)
 
     def _writePending(self) -> None:
         batch, self._pending = self._pending, []
@@ -289,8 +292,11 @@ class SQLiteStore:
         """
         Have the thread that writes do something.
         """
-        running = self._pools()[1].begin(Job(work, arguments))
-        return running.addErrback(self._explain)
+        return self._begin(self._pools()[1], Job(work, arguments))
+
+    def _begin(self, pool: Pool, job: Job) -> Deferred[Any]:
+        self._underWay.add(job.over)
+        return pool.begin(job).addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:
         """
@@ -308,8 +314,8 @@ class SQLiteStore:
         if self._opened is None:
             reactor = realReactor(self._clock)
             self._opened = (
-                Pool("sqlite3", self._open, self._readers, reactor),
-                Pool("sqlite3", self._open, 1, reactor),
+                Pool("sqlite3", self._open, self._readers, self._timeout, reactor),
+                Pool("sqlite3", self._open, 1, self._timeout, reactor),
             )
         return self._opened
 
@@ -412,8 +418,6 @@ def _isHeld(sid: str) -> bool:
 
 
 # In the threads.
-
-_opening = Lock()
 
 
 def _makePrivate(path: str) -> None:
