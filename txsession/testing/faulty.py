@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import iscoroutine
 from typing import Any
 
@@ -131,6 +132,14 @@ class FaultyStore:
         self._made: float = time.time() if reactor is None else reactor.seconds()
         self._faults = list(faults)
         self._hanging: list[Deferred[None]] = []
+        # Attributes, since from Python 3.12 on isinstance() does not see what
+        # __getattr__ would give.
+        for name in OPERATIONS:
+            if callable(getattr(store, name, None)):
+                setattr(self, name, partial(self._call, name))
+        for name in ("start", "stop"):
+            if callable(getattr(store, name, None)):
+                setattr(self, name, getattr(store, name))
 
     def __repr__(self) -> str:
         return f"<FaultyStore around {self.store!r}>"
@@ -212,10 +221,7 @@ class FaultyStore:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "store":
             raise AttributeError(name)
-        value = getattr(self.store, name)
-        if name not in OPERATIONS or not callable(value):
-            return value
-        return lambda *arguments: self._call(name, value, arguments)
+        return getattr(self.store, name)
 
     # How it is done.
 
@@ -248,9 +254,8 @@ class FaultyStore:
                 self._hanging.remove(waiting)
                 how(waiting)
 
-    def _call(
-        self, operation: str, method: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> Any:
+    def _call(self, operation: str, *arguments: Any) -> Any:
+        method = getattr(self.store, operation)
         self.calls.append((operation, *arguments))
         age = self._age()
         striking = [each for each in self._faults if each.strikes(operation, age)]
