@@ -184,15 +184,16 @@ async def test_aServerThatIsPausedPilesUpNothing(
     await comesAbout(lambda: not store.available, STORE_TIMEOUT / 2 + SLACK)
     noticed = reactor.seconds()
     await deferLater(reactor, 1)
+    # However slow this machine is, what was sent is answered without the server.
+    await comesAbout(lambda: traffic.pending < RATE / 4)
+    mostThreads = threading.active_count()
     resumed = reactor.seconds()
-    pending, mostThreads = traffic.pending, threading.active_count()
     server.resume()
     await traffic.settled(resumed)
     await traffic.stop()
 
     assert {answer.status for answer in traffic.answers} == {200, 503}
     assert traffic.longest() < patience + SLACK
-    assert pending < RATE / 4
     assert traffic.mostPending < RATE * (patience + SLACK + traffic.stalled)
     assert mostThreads <= threads + 10
     refused = [a for a in traffic.refused() if noticed < a.sent < resumed]
