@@ -33,7 +33,7 @@ from txsession import (
 )
 from txsession.stores.redis import RedisStore
 
-from ..support import Serve
+from ..support import Serve, patiently
 from .backends import Monitor, Proxy, comesAbout, redisCommand, redisConnection
 from .certificates import Authority
 
@@ -478,6 +478,37 @@ async def test_tlsWithAServerThatDoesNotSpeakIt(
     store = makeStore(f"rediss://localhost:{server.port}", timeout=1)
     with pytest.raises(StoreUnavailable):
         await store.get("a")
+
+
+class Mute(Protocol):
+    """
+    A server that says hello, and does not even listen any longer then.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(b"+PONG\r\n")
+        self.transport.pauseProducing()
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopOverTLSDoesNotWaitForAServerThatDoesNotAnswer(
+    makeStore: Any, tmp_path: Path
+) -> None:
+    """
+    stop() does not wait for a server that has stopped to end a connection over TLS.
+    """
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    mute, factory = Mute(), Factory()
+    factory.buildProtocol = lambda _: mute
+    context = authority.context("localhost", tmp_path)
+    port = reactor.listenSSL(0, factory, context, interface="127.0.0.1")
+    url = f"rediss://localhost:{port.getHost().port}?caFile={tmp_path / 'ca.pem'}"
+    store = makeStore(url)
+    await store.start()
+    await patiently(store.stop())
+    mute.transport.abortConnection()
+    await port.stopListening()
 
 
 def test_aCertificateAuthorityThatCannotBeRead(tmp_path: Path) -> None:

@@ -515,7 +515,12 @@ class _Link:
         self.reach.reason = None
         self._tell(Failure(StoreUnavailable("the store was stopped")))
         if factory is not None:
-            await factory.disconnect()
+            disconnecting = factory.disconnect()
+            # Nothing is under way, and a server that has stopped would never take
+            # part in the end of a connection over TLS.
+            for connection in list(factory.pool):
+                connection.transport.abortConnection()
+            await disconnecting
 
 
 @define(eq=False)
