@@ -540,6 +540,8 @@ async def test_secretFile(terminal: Terminal) -> None:
         (["--keep", "2"], "--keep needs --rotate"),
         (["--rotate", "a", "--keep", "0"], "Invalid value for '--keep'"),
         (["--rotate", "a"], "No such file or directory; --create makes it"),
+        (["--create", ""], ". is there already"),
+        (["--rotate", ""], "Is a directory"),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -604,6 +606,7 @@ async def test_storeOfOnesOwn(terminal: Terminal) -> None:
     [
         (["list"], "Which store? Name it by --store URL, or in TXSESSION_STORE; see"),
         (["list", "--store", "env:NOSUCH"], "--store: NOSUCH is not set"),
+        (["list", "--store", "env:"], "--store: env: is not set"),
         (["list", "--store", "nosuch:"], "--store: no store has URLs that begin with"),
         (["list", "--store", "no.such:name"], "--store: no store has URLs that beg"),
         (["list", "--store", "http://[x"], "--store: is not a URL"),
@@ -662,6 +665,8 @@ async def test_hintForAnIDThatBeginsWithADash(terminal: Terminal) -> None:
         ["list", "--where", ADA],
         ["secret", "--keep", PASSWORD],
         ["list", "--json=" + PASSWORD],
+        [f"'\"{PASSWORD}\n"],
+        ["secret", "--keep", f"'\"\t{ADA}"],
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -842,6 +847,23 @@ class Silent(MemoryStore):
     def all(self):
         print("asked", flush=True)
         return Deferred()
+
+class Endless(MemoryStore):
+    """Always has as many to prune as it is asked to."""
+    isAsked = False
+    def prune(self, limit):
+        if not self.isAsked:
+            print("asked", flush=True)
+        self.isAsked = True
+        return limit
+
+class Leaving(MemoryStore):
+    """Ends the process, if it can."""
+    def all(self):
+        raise SystemExit(0)
+
+def leave():
+    raise SystemExit(0)
 '''
 
 
@@ -873,12 +895,20 @@ def test_copyIsInterruptedAndResumed(folder: Path) -> None:
     assert counts["interrupted"] is False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(folder: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        (["list", "--store", "shopstores:Silent"], signal.SIGINT),
+        (["list", "--store", "shopstores:Silent"], signal.SIGTERM),
+        (["prune", "--store", "shopstores:Endless"], signal.SIGTERM),
+    ],
+)
+def test_interrupted(folder: Path, arguments: list[str], number: int) -> None:
     """
-    A command whose store does not answer ends by a signal, without a traceback.
+    A command whose store does not answer, or always that there is more to do, ends
+    by a signal, without a traceback.
     """
-    waiting = process("list", "--store", "shopstores:Silent", cwd=folder)
+    waiting = process(*arguments, cwd=folder)
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "asked\n"
     waiting.send_signal(number)
@@ -903,9 +933,10 @@ def test_secondInterruptionEndsIt(folder: Path) -> None:
     assert (said.status in (-signal.SIGINT, -signal.SIGTERM), said.err) == (True, "")
 
 
-def test_nobodyReads(folder: Path) -> None:
+@pytest.fixture
+def writing(folder: Path) -> subprocess.Popen[str]:
     """
-    Behind | head, the command ends quietly.
+    A process that writes more than a pipe holds, and has begun to.
     """
     (folder / "many.py").write_text(
         STORES + "for n in range(5000):\n    store.set(f'more-{n:05}', "
@@ -914,11 +945,74 @@ def test_nobodyReads(folder: Path) -> None:
     writing = process("list", "--store", "many:store", cwd=folder)
     assert writing.stdout is not None
     assert writing.stdout.readline().startswith("FINGERPRINT")
+    return writing
+
+
+def test_interruptedAsItWrites(writing: subprocess.Popen[str]) -> None:
+    """
+    One Ctrl-C ends a command whose output is not read.
+    """
+    writing.send_signal(signal.SIGINT)
+    assert writing.wait(PATIENCE) == 130
+    assert ended(writing).err == "\ntxsession: interrupted\n"
+
+
+def test_nobodyReads(writing: subprocess.Popen[str]) -> None:
+    """
+    Behind | head, the command ends quietly.
+    """
+    assert writing.stdout is not None
     writing.stdout.close()
     assert writing.stderr is not None
     with writing.stderr:
         assert writing.stderr.read() == ""
     assert writing.wait(PATIENCE) == 141
+
+
+def test_nobodyReadsTheHelp(tmp_path: Path) -> None:
+    """
+    So it does where nobody reads from the beginning.
+    """
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        said = subprocess.run(
+            [sys.executable, "-m", "txsession", "--help"],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (said.returncode, said.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="platform: no shell")
+def test_closedStreams(folder: Path) -> None:
+    """
+    With all its streams closed, a command does what it is to do, and writes into no
+    file that it opens in their place.
+    """
+    command = [sys.executable, "-m", "txsession", "copy", "shopstores:store"]
+    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh"]
+    subprocess.run([*shell, *command, "sqlite:b.db"], cwd=folder, check=True)
+    listed = ended(process("list", "--json", "--store", "sqlite:b.db", cwd=folder))
+    assert len(listed.json) == 100
+    nothing = subprocess.run(
+        [*shell, sys.executable, "-m", "txsession", "show", "-"],
+        cwd=folder,
+        check=False,
+        env=environment(TXSESSION_STORE="sqlite:b.db"),
+    )
+    assert nothing.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["Leaving", "leave"])
+def test_storeThatEndsTheProcess(folder: Path, name: str) -> None:
+    """
+    A store that ends the process has not done what it was to do.
+    """
+    said = ended(process("list", "--store", f"shopstores:{name}", cwd=folder))
+    assert said.problem.endswith("SystemExit: 0")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="platform: no /dev/full")

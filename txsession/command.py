@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 from attrs import asdict, define, field, frozen
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from . import __version__
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @return: the status that the process ends with.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _openWhatIsClosed()
     _expectAnything(sys.stdout, sys.stderr)
     try:
         status = _carryOut(given)
@@ -83,10 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except _Unwritten as error:
         return error.end()
+    except KeyboardInterrupt:
+        return _interrupted()
     return status
 
 
 def _carryOut(arguments: list[str]) -> int:
+    output = sys.stdout
     try:
         status = cli.main(arguments, prog_name="txsession", standalone_mode=False)
     except click.UsageError as error:
@@ -95,18 +100,32 @@ def _carryOut(arguments: list[str]) -> int:
         return _complain(error.format_message())
     except click.Abort as error:
         return _aborted(error)
-    except KeyboardInterrupt:
-        return _signalled(signal.SIGINT)
     except Signalled as error:
         return _signalled(error.number, error.progress)
     except _Unwritten:
         raise
+    except SystemExit as error:
+        # Click's, which has put a quiet stream in place of one that nobody reads; or
+        # that of a store.
+        if sys.stdout is not output:
+            return UNREAD
+        return _complain(f"SystemExit: {error}")
     except (SessionError, SecretFileError) as error:
         return _complain(str(error))
     except Exception as error:
         # A store's, whose authors may see the rest in their tests.
         return _complain(f"{type(error).__name__}: {error}")
     return status if isinstance(status, int) else 0
+
+
+def _openWhatIsClosed() -> None:
+    """
+    A stream that is closed has nothing to read, and nobody who reads.  (A file would
+    otherwise be opened in its place, and be written to.)
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _expectAnything(*streams: Any) -> None:
@@ -132,12 +151,25 @@ def _signalled(number: int, progress: str = "") -> int:
     return 128 + number
 
 
+def _interrupted() -> int:
+    # By Ctrl-C, perhaps because nobody reads what is still to be written.
+    _writeNoMore()
+    return _signalled(signal.SIGINT)
+
+
 def _aborted(error: click.Abort) -> int:
-    # Behind the question.
-    click.echo(err=True)
+    if error.__cause__ is None:
+        # It was at a question, behind which nothing has been written.
+        click.echo(err=True)
     if isinstance(error.__context__, KeyboardInterrupt):
-        return _signalled(signal.SIGINT)
+        return _interrupted()
     return _complain("nothing was done")
+
+
+def _writeNoMore() -> None:
+    # Python flushes it once more at its end.
+    with suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Unwritten(Exception):
@@ -149,8 +181,7 @@ class _Unwritten(Exception):
         """
         Say so; but not if just nobody reads it, as behind C{| head}.
         """
-        # Python flushes it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _writeNoMore()
         if isinstance(self.__cause__, BrokenPipeError):
             return UNREAD
         return _complain(f"the output could not be written: {self}")
@@ -172,6 +203,7 @@ def _usage(error: click.UsageError, arguments: Sequence[str]) -> str:
             # It may be an ID or a URL that is in the wrong place.
             if len(said) >= 8 and not re.fullmatch("--[a-z]+", said):
                 message = message.replace(said, "...")
+                message = message.replace(repr(said)[1:-1], "...")
     context = error.ctx
     path = "txsession" if context is None else context.command_path
     if isinstance(error, click.NoSuchOption) and path.endswith(("show", "destroy")):
@@ -279,7 +311,7 @@ class _Place:
             return cls(name, text)
         url = os.environ.get(variable)
         if not url:
-            raise click.ClickException(f"{name}: {variable} is not set")
+            raise click.ClickException(f"{name}: {variable or text} is not set")
         return cls(variable, url)
 
     @classmethod
@@ -324,7 +356,7 @@ class _Place:
         try:
             thing = getattr(import_module(module), name)
             return thing() if _isMaker(thing) else thing
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise click.ClickException(
                 f"{self.name}: {self.url} could not be made: "
                 f"{type(error).__name__}: {error}"
@@ -391,16 +423,18 @@ def _need(store: Any, method: str, command: str, protocol: str, place: _Place) -
 _needAll = partial(_need, method="all", protocol="EnumerableStore")
 
 
-def _backend(store: Any) -> Backend:
+def _reactor() -> Any:
     from twisted.internet import reactor
 
-    return Backend(store=store, log=_log, reactor=lambda: reactor, timeout=TIMEOUT)
+    return reactor
+
+
+def _backend(store: Any) -> Backend:
+    return Backend(store=store, log=_log, reactor=_reactor, timeout=TIMEOUT)
 
 
 def _now() -> float:
-    from twisted.internet import reactor
-
-    now: float = reactor.seconds()
+    now: float = _reactor().seconds()
     return now
 
 
@@ -694,6 +728,8 @@ def prune(store: str | None, asJSON: bool) -> None:
             total += pruned
             if pruned < PRUNE_LIMIT:
                 return total
+            # A store that answers at once must not keep Ctrl-C from being heard.
+            await deferLater(_reactor(), 0)
 
     pruned = _withStore(place.store(), run)
     if _isJSON(asJSON):
@@ -922,13 +958,13 @@ def secret(
     txsession: a secret on each line, the newest first. Such a file is never
     overwritten: what was in it remains, unless --keep says otherwise.
     """
-    if created and rotated:
+    if created is not None and rotated is not None:
         raise click.UsageError("--create and --rotate do not go together.")
-    if keep is not None and not rotated:
+    if keep is not None and rotated is None:
         raise click.UsageError("--keep needs --rotate.")
-    if created:
+    if created is not None:
         _tellOfFile(created, createSecrets(Path(created)), _isJSON(asJSON))
-    elif rotated:
+    elif rotated is not None:
         _tellOfFile(rotated, rotateSecrets(Path(rotated), keep), _isJSON(asJSON))
     elif _isJSON(asJSON):
         _sayJSON({"secret": newSecret()})

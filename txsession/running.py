@@ -5,8 +5,8 @@ Runs the reactor for something that has an end.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from .service import SessionService
 __all__ = ["Signalled", "runReactor", "started"]
 
 T = TypeVar("T")
+
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signalled(Exception):
@@ -63,29 +65,34 @@ class _Run:
     _signal: int | None = None
 
     def result(self) -> Any:
-        from twisted.internet.task import react
+        from twisted.internet import reactor
 
+        run: Any = reactor
         # Otherwise what is critical is written to stderr.
         globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
-        with suppress(SystemExit):
-            react(self._main)
+        run.callWhenRunning(self._begin, run)
+        with self._hearing(run):
+            run.run(installSignalHandlers=False)
         if self._signal is not None:
             raise Signalled(self._signal)
         if isinstance(self._outcome, Failure):
             self._outcome.raiseException()
         return self._outcome
 
-    def _main(self, reactor: Any) -> Deferred[None]:
-        ended: Deferred[None] = Deferred()
-        # Before that, the reactor would put handlers of its own in place of ours.
-        reactor.callWhenRunning(self._begin, reactor, ended)
-        return ended
+    @contextmanager
+    def _hearing(self, reactor: Any) -> Iterator[None]:
+        heard = partial(self._heard, reactor)
+        before = {number: signal.signal(number, heard) for number in _ENDINGS}
+        try:
+            yield
+        finally:
+            # What follows is output, which others may be slow to read.
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def _begin(self, reactor: Any, ended: Deferred[None]) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, partial(self._heard, reactor))
+    def _begin(self, reactor: Any) -> None:
         self._working = Deferred.fromCoroutine(self.work())
-        self._working.addBoth(self._ended, ended)
+        self._working.addBoth(self._ended, reactor)
 
     def _heard(self, reactor: Any, number: int, frame: object) -> None:
         # Once more, and the process ends as if there were no handler.
@@ -99,9 +106,9 @@ class _Run:
     def _cancel(self) -> None:
         self._working.cancel()
 
-    def _ended(self, outcome: Any, ended: Deferred[None]) -> None:
+    def _ended(self, outcome: Any, reactor: Any) -> None:
         self._outcome = outcome
-        ended.callback(None)
+        reactor.stop()
 
 
 @asynccontextmanager
