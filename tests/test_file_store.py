@@ -17,9 +17,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytest_twisted
@@ -603,6 +604,22 @@ class FailsForUnknown(Directory):
             file.unlink()
 
 
+class KeepsTheFirstTimeToLive(Directory):
+    """
+    Forgets by itself, at a time that only C{set} tells it.
+    """
+
+    ends: ClassVar[dict[str, float]] = {}
+
+    def set(self, sid: str, record: Record) -> None:
+        super().set(sid, record)
+        self.ends[sid] = record.expires
+
+    def get(self, sid: str) -> Record | None:
+        isOver = self.ends.get(sid, inf) <= self._seconds()
+        return None if isOver else super().get(sid)
+
+
 class TouchRevives(Directory):
     def touch(self, sid: str, expires: float) -> None:
         with self._turn(sid) as file:
@@ -650,6 +667,7 @@ BROKEN: dict[str, type] = {
     "test_payloadsComeBackByteForByte": WritesJSONAnew,
     "test_IDsAreNotConfused": FoldsCase,
     "test_destroyForgets": FailsForUnknown,
+    "test_whatIsRenewedLivesOn": KeepsTheFirstTimeToLive,
     "test_touchRevivesNothing": TouchRevives,
     "test_createTakesAnExpiredID": CreateAsksForAFile,
     "test_replaceComparesThePayload": ReplaceComparesRecords,

@@ -362,6 +362,35 @@ class StoreContract:
         await ask(store, "set", "a", record)
         await _holds(store, "a", record)
 
+    @promise()
+    async def test_whatIsRenewedLivesOn(self, store: Any) -> None:
+        """
+        A session whose expiry has been put off, by C{set}, C{touch} or C{replace},
+        outlives the one that it had before, for all that a store can do.
+        """
+        calls = [each for each in ("set", "touch", "replace") if _can(store, each)]
+        for seconds in (MOMENT, 2, 10):
+            short, longer = lasting("x", seconds), lasting("x")
+            await _setAll(store, dict.fromkeys(calls, short))
+            arguments: dict[str, tuple[Any, ...]] = {
+                "set": (longer,),
+                "touch": (longer.expires,),
+                "replace": (longer, short),
+            }
+            for call in calls:
+                await ask(store, call, call, *arguments[call])
+            if time.time() < short.expires:
+                break
+        await until(short.expires + 0.1)
+        renewed = dict.fromkeys(calls, longer)
+        await _holdsAll(store, renewed)
+        if _can(store, "all"):
+            _is(set(await ask(store, "all")), set(renewed), "the IDs of all()")
+            _is(await ask(store, "length"), len(renewed), "length()")
+        if _can(store, "prune"):
+            await ask(store, "prune", 100)
+            await _holdsAll(store, renewed)
+
     # touch
 
     @promise("touch")
@@ -420,7 +449,7 @@ class StoreContract:
             )
             _check(
                 any(
-                    0 <= found.expires - each < 0.0011
+                    0 <= found.expires - each < NEARLY
                     for each in (expires, new.expires)
                 ),
                 "the expiry after set() and touch() is that of one of them",
@@ -475,18 +504,22 @@ class StoreContract:
         """
         first, second = lasting("first"), lasting("second", 7200)
         await ask(store, "set", "a", first)
-        for text in ("First", "firs", "first ", "other"):
-            replaced = await ask(store, "replace", "a", second, lasting(text))
+        others = [document(text) for text in ("First", "firs", "first ", "other")]
+        # The same document, but not the same bytes.
+        for payload in (*others, first.payload.replace(b":", b": ")):
+            expected = Record(payload, first.expires)
+            replaced = await ask(store, "replace", "a", second, expected)
             _is(replaced, False, "replace() of a session with another payload")
             await _holds(store, "a", first)
         expected = Record(first.payload, 1.0)
         replaced = await ask(store, "replace", "a", second, expected)
         _is(replaced, True, "replace() of a session with the payload expected")
         await _holds(store, "a", second)
-        longer = Record(second.payload, second.expires + 60)
-        replaced = await ask(store, "replace", "a", longer, second)
-        _is(replaced, True, "replace() with the same payload and another expiry")
-        await _holds(store, "a", longer)
+        for seconds in (60, -60):
+            moved = Record(second.payload, second.expires + seconds)
+            replaced = await ask(store, "replace", "a", moved, second)
+            _is(replaced, True, "replace() with the same payload and another expiry")
+            await _holds(store, "a", moved)
 
     @promise(*CONDITIONAL)
     async def test_replaceCreatesNothing(self, store: Any) -> None:
@@ -698,9 +731,10 @@ class StoreContract:
     @promise(*SERVICE)
     async def test_stopFinishesWhatIsUnderWay(self, store: Any) -> None:
         """
-        C{stop} waits for what is under way, which succeeds.
+        C{stop} waits for what is under way, which succeeds, and forgets nothing.
         """
-        writing = [ask(store, "set", f"a{number}", lasting()) for number in range(10)]
+        records = {f"a{number}": lasting(str(number)) for number in range(10)}
+        writing = [ask(store, "set", *each) for each in records.items()]
         await ask(store, "stop")
         done = sum(each.called for each in writing)
         _check(
@@ -709,6 +743,7 @@ class StoreContract:
             f"{len(writing)} writes were",
         )
         await _all(writing)
+        await _holdsAll(store, records)
 
 
 IDS = [
