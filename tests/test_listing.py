@@ -15,6 +15,7 @@ from txsession import Record
 from txsession.listing import (
     Condition,
     Entry,
+    asText,
     described,
     printable,
     size,
@@ -66,6 +67,19 @@ def test_corruptRecordIsInTheList() -> None:
     assert line.endswith("  -     corrupt: the stored record is not JSON")
 
 
+def test_narrowed() -> None:
+    """
+    What is kept of an entry for a list is shown as if all of it had been.
+    """
+    session = entry(user={"name": "ada"}, large="x" * 1000, nothing=None)
+    keys = ["user.name", "nothing", "absent"]
+    narrow = session.narrowed(keys)
+    for each in (session, narrow):
+        assert each.row(START, reveal=False, keys=keys)[3:] == ["ada", "null", "-"]
+    assert "large" not in narrow.asWholeJSON(reveal=False)["data"]
+    assert CORRUPT.narrowed(keys) == CORRUPT
+
+
 def test_longValuesAreShortened() -> None:
     """
     What is too long for a column is cut.
@@ -89,6 +103,20 @@ def test_listForMachines() -> None:
         "keys": {"user.name": "ada", "nothing": None},
     }
     assert "id" not in session.asJSON(reveal=False)
+
+
+def test_jsonOfWhatIsInfinite() -> None:
+    """
+    What is too large for a number is null, as it is to JavaScript: JSON has no word
+    for it.
+    """
+    payload = b'{"cookie":{},"n":1e999,"list":[1,{"n":-1e999}]}'
+    session = Entry.of(SID, Record(payload, float("inf")))
+    told = json.loads(
+        asText(session.asWholeJSON(reveal=False)), parse_constant=pytest.fail
+    )
+    assert told["data"] == {"n": None, "list": [1, {"n": None}]}
+    assert told["expiresTimestamp"] is None
 
 
 def test_corruptRecordForMachines() -> None:
@@ -206,6 +234,7 @@ def test_printable(text: str, shown: str) -> None:
         (172_799, "47 hours"),
         (172_800, "2 days"),
         (31_536_000, "365 days"),
+        (float("inf"), "1000000 days"),
     ],
 )
 def test_span(seconds: float, said: str) -> None:

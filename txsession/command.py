@@ -8,12 +8,11 @@ is in what is said.  The reactor is imported when a store is needed, and not bef
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -32,7 +31,7 @@ from .backend import Backend
 from .copying import Copying, recordsOf
 from .document import TOMBSTONE
 from .errors import ConfigurationError, SessionError
-from .listing import Condition, Entry, described, printable, table
+from .listing import Condition, Entry, asText, described, printable, table
 from .pruning import resultOf
 from .running import Signalled, runReactor, started
 from .secretfile import SecretFileError, createSecrets, newSecret, rotateSecrets
@@ -277,8 +276,7 @@ def _say(line: str) -> None:
 
 
 def _sayJSON(document: Any) -> None:
-    # In ASCII, so that no encoding and no terminal minds.
-    _say(json.dumps(document))
+    _say(asText(document))
 
 
 def _counted(count: int, kind: str = "session") -> str:
@@ -519,11 +517,12 @@ def list_(
 
     async def find(store: Any) -> tuple[list[Entry], float]:
         _needAll(store, command="list", place=place)
-        return await _found(store, conditions), _now()
+        found = await _found(store, conditions)
+        return [entry.narrowed(keys) for entry in found], _now()
 
     entries, now = _withStore(place.store(), find)
     if _isJSON(asJSON):
-        _sayJSONLines([entry.asJSON(reveal=reveal, keys=keys) for entry in entries])
+        _sayJSONLines(entry.asJSON(reveal=reveal, keys=keys) for entry in entries)
         return
     if entries:
         for line in table(entries, now, reveal=reveal, keys=keys):
@@ -531,23 +530,23 @@ def list_(
     _say(_counted(len(entries)))
 
 
-async def _found(store: Any, conditions: Sequence[Condition]) -> list[Entry]:
+async def _found(store: Any, conditions: Sequence[Condition]) -> Iterator[Entry]:
     """
-    The sessions of which all this holds.
+    The sessions of which all this holds, taken apart one after the other: a store
+    may have many.
     """
-    records = await recordsOf(store)
-    entries = (Entry.of(sid, record) for sid, record in records.items())
-    return sorted(
-        (each for each in entries if all(c.holds(each) for c in conditions)),
-        key=lambda entry: (entry.record.expires, entry.sid),
+    records = sorted(
+        (await recordsOf(store)).items(), key=lambda item: (item[1].expires, item[0])
     )
+    entries = (Entry.of(sid, record) for sid, record in records)
+    return (each for each in entries if all(c.holds(each) for c in conditions))
 
 
-def _sayJSONLines(documents: list[Any]) -> None:
+def _sayJSONLines(documents: Iterable[Any]) -> None:
     """
     Write one array, with a line for each of its elements.
     """
-    lines = ",\n".join(json.dumps(document) for document in documents)
+    lines = ",\n".join(map(asText, documents))
     _say(f"[{lines}]")
 
 

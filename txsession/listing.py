@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .document import Document, decode, isoDate
 from .errors import CorruptRecord
 from .record import Record
 from .signing import fingerprint
 
-__all__ = ["Condition", "Entry", "described", "printable", "span", "table"]
+__all__ = ["Condition", "Entry", "asText", "described", "printable", "span", "table"]
 
 LONGEST_CELL = 40
 """
@@ -28,6 +29,11 @@ Characters of a value that are shown in a table.
 LONGEST_PAYLOAD = 400
 """
 Bytes of a corrupt record that are shown.
+"""
+
+LONGEST_SPAN = 86400e6
+"""
+Seconds that are as good as any more.
 """
 
 _MISSING = object()
@@ -74,6 +80,16 @@ class Entry:
         if found is _MISSING:
             raise KeyError(path)
         return found
+
+    def narrowed(self, keys: Iterable[str]) -> Entry:
+        """
+        The same, with nothing of the data but what is under these keys.
+        """
+        if self.document is None:
+            return self
+        found = ((key, self._valueOr(key, _MISSING)) for key in keys)
+        data = {key: value for key, value in found if value is not _MISSING}
+        return evolve(self, document=self.document._replace(data=data))
 
     def asJSON(self, *, reveal: bool, keys: Iterable[str] = ()) -> dict[str, Any]:
         """
@@ -178,6 +194,25 @@ class Condition:
         return type(meant) is type(value) and bool(meant == value)
 
 
+def asText(document: Any) -> str:
+    """
+    JSON, in ASCII, so that no encoding and no terminal minds.
+    """
+    try:
+        return json.dumps(document, allow_nan=False)
+    except ValueError:
+        return json.dumps(_withoutInfinity(document))
+
+
+def _withoutInfinity(value: Any) -> Any:
+    # Which 1e999 is to Python and JavaScript, and which JSON has no word for.
+    if isinstance(value, dict):
+        return {key: _withoutInfinity(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_withoutInfinity(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 # For people.
 
 
@@ -260,6 +295,7 @@ def span(seconds: float) -> str:
     """
     A length of time, in the unit in which it is easiest to grasp.
     """
+    seconds = min(seconds, LONGEST_SPAN)
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
