@@ -311,6 +311,27 @@ async def test_changedMeanwhile(source: Any, target: Any, clock: Clock) -> None:
     assert (copy.counts.overwritten, await target.get("one")) == (1, ONE)
 
 
+@pytest.mark.parametrize("operation", ["get", "replace"])
+@pytest_twisted.ensureDeferred
+async def test_destroyedMeanwhile(
+    source: Any, target: Any, clock: Clock, operation: str
+) -> None:
+    """
+    A session that is destroyed in the target as the copy comes by stays destroyed.
+    """
+    source.set("one", ONE)
+    target.set("one", TWO)
+    step = StepStore(target, {operation})
+    copy = copying(source, step, clock, overwrites=True)
+    running = Deferred.fromCoroutine(copy.run())
+    call = await called(step, operation)
+    target.destroy("one")
+    step.held.clear()
+    call.release()
+    await patiently(running)
+    assert (copy.counts.skipped, await target.all()) == (1, {})
+
+
 @pytest_twisted.ensureDeferred
 async def test_changedForEver(source: Any, target: Any, clock: Clock) -> None:
     """

@@ -56,7 +56,7 @@ class Counts:
     @ivar total: the sessions to be copied.
     @ivar copied: those that were written.
     @ivar overwritten: of these, those in whose place there were others.
-    @ivar skipped: those that were there already, or have expired.
+    @ivar skipped: those that were there already, or have ended meanwhile.
     @ivar renewed: of these, those whose expiry was made later.
     @ivar different: of these, those that had other data there, and kept it.
     @ivar failed: those that could not be copied.
@@ -190,13 +190,16 @@ class Copying:
             self.advanced()
 
     async def _copy(self, sid: str, record: Record) -> None:
+        if await self._create(sid, record):
+            self.counts.copied += 1
+            return
         for _ in range(MAX_TRIES):
-            if await self._create(sid, record):
-                self.counts.copied += 1
-                return
             current = await self.target.ask("get", sid)
-            # It may just have expired, or been destroyed.
-            if current is not None and await self._isSettled(sid, record, current):
+            if current is None:
+                # Destroyed there since, which is not to be undone.
+                self.counts.skipped += 1
+                return
+            if await self._isSettled(sid, record, current):
                 return
         raise SessionConflict("somebody else goes on changing it there")
 
