@@ -323,7 +323,8 @@ class FileStore:
 
         if self._pool is None:
             self._pool = ThreadPool(0, self._threads, "sessions")
-            self._pool.start()
+            # Not earlier: a process that becomes a daemon leaves its threads behind.
+            reactor.callWhenRunning(self._pool.start)
             # If nobody calls stop(), the threads must not keep the process.
             self._atShutdown = reactor.addSystemEventTrigger(
                 "during", "shutdown", self._pool.stop

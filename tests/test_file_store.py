@@ -492,6 +492,29 @@ async def test_thereIsNoPlaceForIt(tmp_path: Path) -> None:
     await store.stop()
 
 
+def test_startsNoThreadBeforeTheReactorRuns(tmp_path: Path) -> None:
+    """
+    What is asked before the reactor runs is done when it does, and not by threads
+    that a process leaves behind when it becomes a daemon.
+    """
+    program = """if True:
+        import os, sys
+        from twisted.internet import reactor
+        from examples.file_store import FileStore
+
+        store = FileStore(sys.argv[1])
+        store.length().addCallback(print).addBoth(lambda _: reactor.stop())
+        if os.fork():
+            os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        reactor.run()
+    """
+    command = [sys.executable, "-c", program, str(tmp_path / "sessions")]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 @pytest_twisted.ensureDeferred
 async def test_stopsLooking(store: FileStore, path: Path) -> None:
     """
@@ -606,7 +629,7 @@ class FailsForUnknown(Directory):
 
 class KeepsTheFirstTimeToLive(Directory):
     """
-    Forgets by itself, at a time that only C{set} tells it.
+    Forgets by itself, at a time that C{touch} does not tell it.
     """
 
     ends: ClassVar[dict[str, float]] = {}
@@ -614,6 +637,12 @@ class KeepsTheFirstTimeToLive(Directory):
     def set(self, sid: str, record: Record) -> None:
         super().set(sid, record)
         self.ends[sid] = record.expires
+
+    def replace(self, sid: str, record: Record, expected: Record) -> bool:
+        isReplaced = super().replace(sid, record, expected)
+        if isReplaced:
+            self.ends[sid] = record.expires
+        return isReplaced
 
     def get(self, sid: str) -> Record | None:
         isOver = self.ends.get(sid, inf) <= self._seconds()
