@@ -18,6 +18,7 @@ from .errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from .lifetime import Duration, asSeconds
 from .pruning import INTERVAL, LIMIT, Pruner, resultOf, served
 from .store import Store
+from .stores.common import wholeNumber
 
 __all__ = ["SessionService"]
 
@@ -63,10 +64,7 @@ class SessionService(Service):
         interval = (
             None if pruneInterval is None else asSeconds(pruneInterval, "pruneInterval")
         )
-        if isinstance(pruneLimit, bool) or not isinstance(pruneLimit, int):
-            raise ConfigurationError("must be a whole number", option="pruneLimit")
-        if pruneLimit < 1:
-            raise ConfigurationError("must be above zero", option="pruneLimit")
+        wholeNumber(pruneLimit, "pruneLimit")
         self._reactor: Any = reactor
         self._pruner: Pruner | None = None
         if interval is not None and self._can("prune"):

@@ -19,6 +19,7 @@ __all__ = [
     "checkHeld",
     "detached",
     "failing",
+    "isText",
     "nothing",
     "realReactor",
     "wholeNumber",
@@ -66,6 +67,17 @@ def wholeNumber(value: object, option: str) -> int:
             f"must be a whole number above zero, not {value!r}", option=option
         )
     return value
+
+
+def isText(sid: str) -> bool:
+    """
+    Whether UTF-8 can encode an ID.
+    """
+    try:
+        sid.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checkHeld(isHeld: bool) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..errors import ConfigurationError
 from ..record import Record
+from .common import wholeNumber
 
 __all__ = ["MemoryStore"]
 
@@ -143,15 +143,8 @@ class MemoryStore:
     def __init__(
         self, maxSessions: int | None = None, *, reactor: Any | None = None
     ) -> None:
-        if maxSessions is not None and (
-            isinstance(maxSessions, bool)
-            or not isinstance(maxSessions, int)
-            or maxSessions < 1
-        ):
-            raise ConfigurationError(
-                f"must be a whole number above zero, or None, not {maxSessions!r}",
-                option="maxSessions",
-            )
+        if maxSessions is not None:
+            wholeNumber(maxSessions, "maxSessions")
         self._maxSessions = maxSessions
         self._entries: dict[str, _Entry] = {}
         self._heap = _Heap()

@@ -39,7 +39,15 @@ from twisted.python.failure import Failure
 from ..errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from ..lifetime import Duration, asSeconds
 from ..record import Record, asMilliseconds
-from .common import UnderWay, checkHeld, failing, nothing, realReactor, wholeNumber
+from .common import (
+    UnderWay,
+    checkHeld,
+    failing,
+    isText,
+    nothing,
+    realReactor,
+    wholeNumber,
+)
 from .outage import Outage
 from .sql import Job, Pool
 
@@ -554,10 +562,7 @@ def _text(payload: bytes) -> str:
 
 
 def _isHeld(sid: str) -> bool:
-    try:
-        return b"\0" not in sid.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
+    return isText(sid) and "\0" not in sid
 
 
 # Options.

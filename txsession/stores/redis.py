@@ -47,6 +47,7 @@ from .common import (
     checkHeld,
     detached,
     failing,
+    isText,
     nothing,
     realReactor,
     wholeNumber,
@@ -207,7 +208,7 @@ class RedisStore:
         """
         Fires with the live record of this ID, or L{None}.
         """
-        if not _isHeld(sid):
+        if not isText(sid):
             return succeed(None)
         return self._script(_GET, [self._key(sid)]).addCallback(self._asRecord)
 
@@ -221,7 +222,7 @@ class RedisStore:
         """
         Forget this session.  An unknown ID is not an error.
         """
-        if not _isHeld(sid):
+        if not isText(sid):
             return succeed(None)
         return self._command("DEL", self._key(sid)).addCallback(nothing)
 
@@ -229,7 +230,7 @@ class RedisStore:
         """
         Set the expiry of a live session; of an unknown one, nothing.
         """
-        if not _isHeld(sid):
+        if not isText(sid):
             return succeed(None)
         key, at = self._key(sid), self._at(expires)
         if self._isSimulated:
@@ -249,7 +250,7 @@ class RedisStore:
         Store the record if the live one has the payload of C{expected}.  Fires
         with whether it had.
         """
-        if not _isHeld(sid):
+        if not isText(sid):
             return succeed(False)
         return self._put(_REPLACE, sid, record, expected.payload).addCallback(bool)
 
@@ -325,7 +326,7 @@ class RedisStore:
     def _put(
         self, script: str, sid: str, record: Record, *arguments: bytes
     ) -> Deferred[Any]:
-        checkHeld(_isHeld(sid))
+        checkHeld(isText(sid))
         expires = b"%d" % self._at(record.expires)
         return self._script(
             script, [self._key(sid)], [record.payload, expires, *arguments]
@@ -945,14 +946,6 @@ def _simulation(clock: Any) -> tuple[bool, int]:
         return False, 0
     ahead = time.time() - clock.seconds()
     return True, int(ahead * 1000) if abs(ahead) >= 1 else 0
-
-
-def _isHeld(sid: str) -> bool:
-    try:
-        sid.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _asBytes(value: Any, charset: str = "utf-8") -> bytes:

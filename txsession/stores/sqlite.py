@@ -38,6 +38,7 @@ from .common import (
     checkHeld,
     detached,
     failing,
+    isText,
     nothing,
     realReactor,
     wholeNumber,
@@ -163,7 +164,7 @@ class SQLiteStore:
         """
         Fires with the live record of this ID, or L{None}.
         """
-        if not _isHeld(sid):
+        if not isText(sid):
             return succeed(None)
         return self._read(_getFrom, sid, self._now())
 
@@ -253,11 +254,11 @@ class SQLiteStore:
 
     @failing
     def _put(self, sid: str, statement: str, *values: Any) -> Deferred[int]:
-        checkHeld(_isHeld(sid))
+        checkHeld(isText(sid))
         return self._write(statement, *values)
 
     def _change(self, sid: str, statement: str, *values: Any) -> Deferred[int]:
-        return self._write(statement, *values) if _isHeld(sid) else succeed(0)
+        return self._write(statement, *values) if isText(sid) else succeed(0)
 
     @failing
     def _read(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
@@ -407,14 +408,6 @@ def _checkPath(path: object) -> str:
 
 def _row(record: Record) -> tuple[bytes, int]:
     return record.payload, asMilliseconds(record.expires)
-
-
-def _isHeld(sid: str) -> bool:
-    try:
-        sid.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # In the threads.
