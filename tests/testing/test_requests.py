@@ -441,6 +441,14 @@ def test_aRoute() -> None:
     assert routed(requestWith("/login", args={"user": "a"})).code == 302
 
 
+def test_whatIsNoPathIsRefused() -> None:
+    """
+    A path without its slash, which no route would match, is refused.
+    """
+    with pytest.raises(ValueError, match="begins with a slash, as in '/login'"):
+        requestWith("login")
+
+
 def test_anExceptionBehindARoute(logged: list[Any]) -> None:
     """
     What a handler raises behind Klein's routing is logged, and is a 500.

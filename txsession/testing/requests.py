@@ -61,9 +61,12 @@ def requestWith(
     @return: a C{twisted.web.server.Request} that keeps what is written to it: in
         C{written}, which is C{bytes}; it has C{code} and C{responseHeaders}; and
         C{whenFinished()} fires with it when it is finished.
+    @raise ValueError: C{path} is none.
     @raise SessionDataError: C{session} holds something that JSON cannot.
     @raise SessionError: the earlier session cannot be saved.
     """
+    if not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, as in '/{path}'; not {path!r}")
     content, sent = body, {"Host": "localhost"}
     if args is not None:
         content = urlencode(args, doseq=True).encode("ascii")
