@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 import txsession
-from txsession import MemoryStore, command
+from txsession import MemoryStore, command, places
 
 
 @define
@@ -86,17 +86,18 @@ def runHere(work: Any, stop: Any = None) -> Any:
     return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(work()))
 
 
-def terminalIn(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(name="terminal")
+def terminalOfATest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
     """
-    A terminal in a folder, for a fixture.
+    Where command lines are carried out in this process, in an empty folder.
     """
     terminal = Terminal(capsys)
     monkeypatch.setattr(command, "runReactor", runHere)
-    monkeypatch.setattr(command, "storeFromURL", terminal.find)
+    monkeypatch.setattr(places, "storeFromURL", terminal.find)
     monkeypatch.delenv("TXSESSION_STORE", raising=False)
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path)
     path = list(sys.path)
     yield terminal
     sys.path[:] = path

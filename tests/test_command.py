@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +24,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import fail
 
 import txsession
-from txsession import MemoryStore, Record, StoreUnavailable, command, copying
+from txsession import MemoryStore, Record, StoreUnavailable, command, copying, places
 from txsession.document import TOMBSTONE
 from txsession.signing import fingerprint
 from txsession.stores.sqlite import SQLiteStore
 
 from .support import PATIENCE, only
-from .terminal import Said, Terminal, terminalIn
+from .terminal import Said, Terminal, terminalOfATest  # noqa: F401
 from .test_docs import run, tables, text
 
 ADA = "ada-abcdefghijklmnopqrstuvwxyz01"
@@ -45,16 +44,6 @@ def record(user: str | None = None, *, seconds: float = 3600, **data: Any) -> Re
         data["user"] = user
     document = {"cookie": {"originalMaxAge": 3_600_000, "expires": None}, **data}
     return Record(json.dumps(document).encode(), reactor.seconds() + seconds)
-
-
-@pytest.fixture
-def terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Terminal]:
-    """
-    Where command lines are carried out in this process.
-    """
-    yield from terminalIn(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -763,7 +752,7 @@ async def test_unavailableStore(
     """
     A store that cannot be reached is one line and status 1.
     """
-    monkeypatch.setattr(command, "_asItIs", str)
+    monkeypatch.setattr(places, "_asItIs", str)
     assert re.match(
         "Redis|PostgreSQL|/dev/null/x", (await terminal("list", "--store", url)).problem
     )

@@ -15,14 +15,11 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import click
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -30,19 +27,17 @@ from . import __version__
 from .backend import Backend
 from .copying import Copying, recordsOf
 from .document import TOMBSTONE
-from .errors import ConfigurationError, SessionError
+from .errors import SessionError
 from .listing import Condition, Entry, asText, described, printable, table
+from .places import STORE, Place
 from .pruning import resultOf
 from .running import Signalled, runReactor, started
 from .secretfile import SecretFileError, createSecrets, newSecret, rotateSecrets
 from .signing import fingerprint
-from .stores.url import storeFromURL
 
 __all__ = ["cli", "main"]
 
 T = TypeVar("T")
-
-STORE = "TXSESSION_STORE"
 
 TIMEOUT = 10
 """
@@ -286,131 +281,17 @@ def _counted(count: int, kind: str = "session") -> str:
 # Stores.
 
 
-@frozen
-class _Place:
+def _placeOf(store: str | None) -> Place:
     """
-    Where a store is.
-
-    @ivar name: what the command line calls it.
-    @ivar url: its URL, or C{module:name}.
+    The one that C{--store} names, here or before the command, or else the
+    environment.
     """
-
-    name: str
-    url: str = field(repr=False)
-
-    @classmethod
-    def of(cls, name: str, text: str) -> _Place:
-        """
-        @param text: what was given; C{env:NAME} is what that variable holds.
-        """
-        scheme, _, variable = text.partition(":")
-        if scheme != "env":
-            _warnOfPassword(name, text)
-            return cls(name, text)
-        url = os.environ.get(variable)
-        if not url:
-            raise click.ClickException(f"{name}: {variable or text} is not set")
-        return cls(variable, url)
-
-    @classmethod
-    def ofOption(cls, store: str | None) -> _Place:
-        """
-        The one that C{--store} names, here or before the command, or else the
-        environment.
-        """
-        store = store or click.get_current_context().find_object(_Common).store  # type: ignore[union-attr]
-        if store:
-            return cls.of("--store", store)
-        if not os.environ.get(STORE):
-            raise click.UsageError(
-                f"Which store? Name it by --store URL, or in {STORE}."
-            )
-        return cls.of("--store", f"env:{STORE}")
-
-    def store(self, *, isMade: bool = False) -> Any:
-        """
-        Make the store.
-
-        @param isMade: whether its file or table is made if it is missing.
-        """
-        try:
-            named = self._named()
-            if named is not None:
-                return named
-            return storeFromURL(self.url if isMade else _asItIs(self.url))
-        except ConfigurationError as error:
-            problem = str(error).removeprefix("store: ")
-            raise click.ClickException(f"{self.name}: {problem}") from error
-
-    def _named(self) -> Any:
-        """
-        A store of the administrator's own, by its place in a module.
-        """
-        if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.url):
-            return None
-        module, _, name = self.url.partition(":")
-        if not _isModule(module):
-            return None
-        try:
-            thing = getattr(import_module(module), name)
-            return thing() if _isMaker(thing) else thing
-        except (Exception, SystemExit) as error:
-            raise click.ClickException(
-                f"{self.name}: {self.url} could not be made: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    return Place.ofOption(
+        store or click.get_current_context().find_object(_Common).store  # type: ignore[union-attr]
+    )
 
 
-_SCHEMES = ("memory", "sqlite", "postgresql", "postgres", "redis", "rediss")
-
-
-def _isModule(name: str) -> bool:
-    if name in _SCHEMES:
-        return False
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _isMaker(thing: Any) -> bool:
-    return callable(thing) and (isinstance(thing, type) or not hasattr(thing, "get"))
-
-
-def _asItIs(url: str) -> str:
-    """
-    The URL of a store whose file or table is not made if it is missing.
-
-    @raise ConfigurationError: the file is missing.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    if parts.scheme == "sqlite" and parts.path and not parts.netloc:
-        path = unquote(parts.path)
-        if not Path(path).exists():
-            raise ConfigurationError(f"there is no file {path}", option="store")
-    if parts.scheme in ("postgresql", "postgres") and "createTable=" not in url:
-        return f"{url}{'&' if '?' in url else '?'}createTable=false"
-    return url
-
-
-def _warnOfPassword(name: str, url: str) -> None:
-    with suppress(ValueError):
-        if urlsplit(url).password:
-            click.echo(
-                f"txsession: warning: the password in {name} is visible to everybody "
-                f"on this machine; put the URL into {STORE}, or into a variable that "
-                "env:NAME names",
-                err=True,
-            )
-
-
-def _need(store: Any, method: str, command: str, protocol: str, place: _Place) -> None:
+def _need(store: Any, method: str, command: str, protocol: str, place: Place) -> None:
     if not callable(getattr(store, method, None)):
         raise click.ClickException(
             f"{command}: the store of {place.name} cannot do that: it has no "
@@ -513,7 +394,7 @@ def list_(
     IDs are shown as fingerprints, as they are in the logs. All other commands take
     these in place of IDs.
     """
-    place = _Place.ofOption(store)
+    place = _placeOf(store)
 
     async def find(store: Any) -> tuple[list[Entry], float]:
         _needAll(store, command="list", place=place)
@@ -564,7 +445,7 @@ def show(session: str, store: str | None, reveal: bool, asJSON: bool) -> None:
     With - in place of the ID, that is read from standard input, so that it is on no
     command line.
     """
-    place = _Place.ofOption(store)
+    place = _placeOf(store)
     [session] = _givenSessions([session], "show", only=1)
 
     async def find(store: Any) -> tuple[Entry, float]:
@@ -613,7 +494,7 @@ class _Lookup:
 
     store: Any
     command: str
-    place: _Place
+    place: Place
     _all: dict[str, list[str]] | None = None
 
     async def sid(self, session: str) -> str | None:
@@ -675,7 +556,7 @@ def destroy(
     --where, to log somebody out everywhere. (What list --where lists is what destroy
     --where destroys.)
     """
-    place = _Place.ofOption(store)
+    place = _placeOf(store)
     if bool(sessions) == bool(conditions):
         raise click.UsageError("Name sessions, or say --where, and not both.")
     given = _givenSessions(sessions, "destroy")
@@ -717,7 +598,7 @@ def prune(store: str | None, asJSON: bool) -> None:
 
     A server does so by itself, too, from time to time.
     """
-    place = _Place.ofOption(store)
+    place = _placeOf(store)
 
     async def run(store: Any) -> int:
         _need(store, "prune", "prune", "PrunableStore", place)
@@ -745,7 +626,7 @@ def clear(yes: bool, store: str | None, asJSON: bool) -> None:
     """
     Forget every session: everybody is logged out. It asks before it does.
     """
-    place = _Place.ofOption(store)
+    place = _placeOf(store)
     made = place.store()
     if not yes:
         question = f"Forget every session in {printable(repr(made))}?"
@@ -794,7 +675,7 @@ def copy(source: str, target: str, overwrite: bool, delete: bool, asJSON: bool) 
     then start it on TO. Do not copy again from then on: that would bring back the
     sessions of those who have logged out.
     """
-    places = _Place.of("FROM", source), _Place.of("TO", target)
+    places = Place.of("FROM", source), Place.of("TO", target)
     transfer = _Transfer(*places, overwrite, delete, _isJSON(asJSON))
     transfer.run()
 
@@ -805,8 +686,8 @@ class _Transfer:
     One run of C{copy}.
     """
 
-    source: _Place
-    target: _Place
+    source: Place
+    target: Place
     overwrites: bool
     deletes: bool
     isJSON: bool

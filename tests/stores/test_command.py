@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 import pytest_twisted
 
 from tests.support import PATIENCE
-from tests.terminal import Terminal, terminalIn
+from tests.terminal import Terminal, terminalOfATest  # noqa: F401
 from txsession import Record
 from txsession.signing import fingerprint
 from txsession.stores.sqlite import SQLiteStore
@@ -69,16 +68,6 @@ def shell(script: str, folder: Path, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
-
-
-@pytest.fixture
-def terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Terminal]:
-    """
-    Where command lines are carried out in this process.
-    """
-    yield from terminalIn(tmp_path, capsys, monkeypatch)
 
 
 def withOption(url: str, option: str) -> str:
