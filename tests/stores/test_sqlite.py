@@ -163,6 +163,25 @@ async def test_aFileThatCannotBeOpened(makeStore: Any, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_onlyALockIsWaitedFor(makeStore: Any, spy: Spy) -> None:
+    """
+    A file whose mode cannot be changed, for another reason than that somebody has
+    locked it, is given up at once.
+    """
+
+    def refuse(statement: str) -> None:
+        if statement.startswith("PRAGMA journal_mode"):
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    spy.hook = refuse
+    store = makeStore()
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        await store.get("a")
+    assert spy.count("PRAGMA journal_mode") == 1
+    assert store.available is False
+
+
+@pytest_twisted.ensureDeferred
 async def test_aFolderIsNoFile(makeStore: Any, tmp_path: Path) -> None:
     """
     A store whose file is a folder is not available.
