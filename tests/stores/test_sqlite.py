@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,21 +164,26 @@ async def test_aFileThatCannotBeOpened(makeStore: Any, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_onlyALockIsWaitedFor(makeStore: Any, spy: Spy) -> None:
+async def test_onlyALockIsWaitedFor(makeStore: Any, monkeypatch: Any) -> None:
     """
     A file whose mode cannot be changed, for another reason than that somebody has
     locked it, is given up at once.
     """
+    attempts = []
 
-    def refuse(statement: str) -> None:
-        if statement.startswith("PRAGMA journal_mode"):
-            raise sqlite3.OperationalError("attempt to write a readonly database")
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> Any:
+            if statement.startswith("PRAGMA journal_mode"):
+                attempts.append(statement)
+                raise sqlite3.OperationalError("attempt to write a readonly database")
+            return super().execute(statement, *values)
 
-    spy.hook = refuse
+    connect = partial(sqlite3.connect, factory=Connection)
+    monkeypatch.setattr(sqlite3, "connect", connect)
     store = makeStore()
     with pytest.raises(StoreUnavailable, match="readonly"):
         await store.get("a")
-    assert spy.count("PRAGMA journal_mode") == 1
+    assert len(attempts) == 1
     assert store.available is False
 
 
