@@ -791,3 +791,18 @@ async def test_whatTheDatabaseRefusesIsNotRepeated(
         assert caught.value.__cause__ is not None
         assert "pa55" not in "".join(traceback.format_exception(caught.value))
     assert store.available is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_anIDThatIsTooLongForTheIndex(makeStore: Any) -> None:
+    """
+    An ID that does not fit into the index of the table is absent, and nothing can
+    be stored under it, for which the server is not to blame.
+    """
+    store = makeStore()
+    long = token_hex(20_000)
+    with pytest.raises(StoreError, match="maximum size") as caught:
+        await store.set(long, RECORD)
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert await store.get(long) is None
+    assert store.available is True

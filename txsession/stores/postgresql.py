@@ -642,6 +642,8 @@ def _isTrouble(error: psycopg.Error) -> bool:
     """
     Whether the server, rather than what was asked of it, is the trouble.
     """
+    if (error.sqlstate or "").startswith("54"):  # more than a limit of PostgreSQL
+        return False
     return isinstance(error, psycopg.OperationalError) or _isAboutConnection(error)
 
 
