@@ -1857,6 +1857,8 @@ def test_cookieOptionsAreFrozen():
         "SessionResource(Resource(), secret='x', cookie=CookieOptions(maxAge=5), "
         "proxy=['::1'], absoluteTimeout=5, storeTimeout=5)",
         "SessionResource(Resource(), secret='x', cookie=lambda request: None)",
+        "import txsession.command, txsession.serving, txsession.tap, txsession.testing",
+        "import txsession.tapoptions, twisted.plugins.txsession_plugin",
     ],
 )
 def test_importAndConstructionInstallNoReactor(statement):
