@@ -4,6 +4,7 @@ What is special to `txsession.stores.redis.RedisStore`.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -247,6 +248,26 @@ async def test_manySessionsAreFoundInBatches(
         await store.clear()
         assert (await monitor.commands()).count("DEL") > 3
     assert await store.length() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_countingFetchesNoSessions(server: RedisServer, makeStore: Any) -> None:
+    """
+    What the sessions hold stays where it is when they are only counted.
+    """
+
+    async def sent() -> int:
+        statistics = await redisCommand(server.port, "INFO", "stats")
+        found = re.search(r"total_net_output_bytes:(\d+)", str(statistics))
+        assert found is not None
+        return int(found[1])
+
+    store = makeStore()
+    large = Record(b'"%s"' % (b"x" * 100_000), FOREVER)
+    await gatherResults([store.set(str(number), large) for number in range(20)])
+    before = await sent()
+    assert await store.length() == 20
+    assert await sent() - before < 100_000
 
 
 @pytest_twisted.ensureDeferred

@@ -96,6 +96,19 @@ end
 return found
 """
 )
+_COUNT = (
+    _EXPIRY
+    + """
+local count = 0
+for _, key in ipairs(KEYS) do
+  if redis.call('TYPE', key).ok == 'string' then
+    local at = expiry(key)
+    if at == -1 or at > tonumber(ARGV[1]) then count = count + 1 end
+  end
+end
+return count
+"""
+)
 _SET = """
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
@@ -264,7 +277,7 @@ class RedisStore:
         """
         Fires with the number of live records.
         """
-        return self.all().addCallback(len)
+        return Deferred.fromCoroutine(self._length())
 
     def clear(self) -> Deferred[None]:
         """
@@ -299,6 +312,15 @@ class RedisStore:
     def _key(self, sid: str) -> bytes:
         return self._prefix + sid.encode("utf-8")
 
+    def _sid(self, key: bytes) -> str | None:
+        """
+        The ID of a key, or L{None} if it is somebody else's.
+        """
+        try:
+            return key[len(self._prefix) :].decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+
     def _asRecord(self, answer: Any) -> Record | None:
         if not answer:
             return None
@@ -322,6 +344,9 @@ class RedisStore:
         now: float = self._clock.seconds()
         return now
 
+    def _serverNow(self) -> bytes:
+        return b"%d" % (int(self._now() * 1000) + self._ahead)
+
     @failing
     def _put(
         self, script: str, sid: str, record: Record, *arguments: bytes
@@ -336,8 +361,7 @@ class RedisStore:
         self, script: str, keys: list[bytes], arguments: list[bytes] | None = None
     ) -> Deferred[Any]:
         if self._isSimulated and arguments:
-            now = int(self._now() * 1000) + self._ahead
-            script, arguments = _FORGET + script, [*arguments, b"%d" % now]
+            script, arguments = _FORGET + script, [*arguments, self._serverNow()]
         return self._ask("eval", script, keys, arguments or [])
 
     def _command(self, *words: Any) -> Deferred[Any]:
@@ -379,10 +403,18 @@ class RedisStore:
             answers = await self._script(_GET_MANY, keys)
             for key, answer in zip(keys, answers, strict=True):
                 record = self._asRecord(answer)
-                sid = _asID(key[len(self._prefix) :])
+                sid = self._sid(key)
                 if record is not None and sid is not None:
                     found[sid] = record
         return found
+
+    async def _length(self) -> int:
+        count = 0
+        async for keys in self._batches():
+            named = [key for key in keys if self._sid(key) is not None]
+            if named:
+                count += await self._script(_COUNT, named, [self._serverNow()])
+        return count
 
     async def _clear(self) -> None:
         async for keys in self._batches():
@@ -951,13 +983,6 @@ def _simulation(clock: Any) -> tuple[bool, int]:
 def _asBytes(value: Any, charset: str = "utf-8") -> bytes:
     # Not all that txredisapi gives is bytes: that is an option of its clients.
     return value if isinstance(value, bytes) else str(value).encode(charset)
-
-
-def _asID(key: bytes) -> str | None:
-    try:
-        return key.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
 
 
 # Errors.
