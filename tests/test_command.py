@@ -1005,6 +1005,29 @@ def test_storeThatEndsTheProcess(folder: Path, name: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="platform: no /dev/full")
+def test_noRoomForAnybody() -> None:
+    """
+    A problem that cannot be told of is a failure all the same, and no traceback.
+    """
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(
+            [sys.executable, "-c", QUIETLY, "lst"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=True,
+        )
+    assert said.stdout == "1\n"
+
+
+QUIETLY = """
+import sys
+from txsession.command import main
+print(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="platform: no /dev/full")
 def test_noRoomForTheOutput() -> None:
     """
     Output that cannot be written is a failure, of one line.

@@ -135,7 +135,7 @@ def _expectAnything(*streams: Any) -> None:
 
 
 def _complain(problem: str) -> int:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         click.echo(f"txsession: {printable(' '.join(problem.split()))}", err=True)
     return 1
 
