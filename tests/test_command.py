@@ -275,10 +275,11 @@ async def test_destroysWhatStandardInputNames(
     filled: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """
-    For -, IDs and fingerprints are read from standard input.
+    For -, IDs and fingerprints are read from standard input, however its lines end
+    and whatever mark it begins with.
     """
-    (tmp_path / "in").write_text(f"{BOB}\n\n{fingerprint(ADA)}\n")
-    with open(tmp_path / "in") as file:
+    (tmp_path / "in").write_bytes(f"\ufeff{BOB}\r\n\r\n {fingerprint(ADA)}".encode())
+    with open(tmp_path / "in", encoding="utf-8") as file:
         monkeypatch.setattr(sys, "stdin", file)
         assert (await filled.on("destroy", "-")).out == "destroyed 2 sessions\n"
 

@@ -470,7 +470,9 @@ def _givenSessions(
     """
     if list(sessions) != ["-"]:
         return list(sessions)
-    given = [line.strip() for line in sys.stdin if line.strip()]
+    # With the mark that a file of Windows may begin with.
+    text = sys.stdin.read().removeprefix("\ufeff")
+    given = [line.strip() for line in text.split("\n") if line.strip()]
     if not given or (only is not None and len(given) != only):
         wanted = "an ID on each line" if only is None else "one ID"
         raise click.ClickException(f"{command}: standard input must hold {wanted}")
