@@ -110,13 +110,26 @@ def test_jsonOfWhatIsInfinite() -> None:
     What is too large for a number is null, as it is to JavaScript: JSON has no word
     for it.
     """
-    payload = b'{"cookie":{},"n":1e999,"list":[1,{"n":-1e999}]}'
+    payload = b'{"cookie":{},"n":1e999,"list":[1,{"n":-1e999}],"t":"Infinity \\", NaN"}'
     session = Entry.of(SID, Record(payload, float("inf")))
     told = json.loads(
         asText(session.asWholeJSON(reveal=False)), parse_constant=pytest.fail
     )
-    assert told["data"] == {"n": None, "list": [1, {"n": None}]}
+    assert told["data"] == {
+        "n": None,
+        "list": [1, {"n": None}],
+        "t": 'Infinity ", NaN',
+    }
     assert told["expiresTimestamp"] is None
+
+
+def test_jsonOfWhatIsDeep() -> None:
+    """
+    However deep arrays are nested, what can be read can be written.
+    """
+    payload = b'{"cookie":{},"n":' + b"[" * 600 + b"1e999" + b"]" * 600 + b"}"
+    session = Entry.of(SID, Record(payload, START))
+    assert asText(session.asWholeJSON(reveal=False)).count("[null]") == 1
 
 
 def test_corruptRecordForMachines() -> None:

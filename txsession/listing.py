@@ -8,8 +8,8 @@ shown before what a terminal could take for a command is escaped.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite
 from typing import Any
 
 from attrs import evolve, frozen
@@ -201,16 +201,13 @@ def asText(document: Any) -> str:
     try:
         return json.dumps(document, allow_nan=False)
     except ValueError:
-        return json.dumps(_withoutInfinity(document))
+        # 1e999 is infinite to Python and JavaScript, and JSON has no word for that.
+        return _STRING_OR_INFINITE.sub(
+            lambda found: found[1] or "null", json.dumps(document)
+        )
 
 
-def _withoutInfinity(value: Any) -> Any:
-    # Which 1e999 is to Python and JavaScript, and which JSON has no word for.
-    if isinstance(value, dict):
-        return {key: _withoutInfinity(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_withoutInfinity(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+_STRING_OR_INFINITE = re.compile(r'("(?:[^"\\]|\\.)*")|-?Infinity|NaN')
 
 
 # For people.
