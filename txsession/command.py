@@ -620,6 +620,13 @@ def prune(store: str | None, asJSON: bool) -> None:
         _say(f"deleted {_counted(pruned, 'expired session')}")
 
 
+def _confirm(question: str) -> None:
+    # Not click's, which in some versions writes a blank to the standard output.
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise click.Abort
+
+
 @cli.command(epilog="\b\nExample:\n  txsession clear --store sqlite:sessions.db")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_storeOption
@@ -631,8 +638,7 @@ def clear(yes: bool, store: str | None, asJSON: bool) -> None:
     place = _placeOf(store)
     made = place.store()
     if not yes:
-        question = f"Forget every session in {printable(repr(made))}?"
-        click.confirm(question, abort=True, err=True)
+        _confirm(f"Forget every session in {printable(repr(made))}?")
 
     async def run(store: Any) -> int:
         _need(store, "clear", "clear", "EnumerableStore", place)
