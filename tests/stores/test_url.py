@@ -313,3 +313,19 @@ def test_noDriverIsImportedUntilItIsNeeded() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "driver", "extra"),
+    [("redis", "txredisapi", "redis"), ("postgresql", "psycopg", "postgresql")],
+)
+def test_modulesOfStoresNameTheirExtra(module: str, driver: str, extra: str) -> None:
+    """
+    Who imports a store without its driver is told what to install.
+    """
+    code = (
+        f"import sys; sys.modules[{driver!r}] = None; import txsession.stores.{module}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"pip install 'txsession[{extra}]'" in done.stderr.splitlines()[-1]

@@ -29,7 +29,12 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-import psycopg
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError(
+        f"PostgreSQLStore needs psycopg: pip install 'txsession[postgresql]' ({error})"
+    ) from error
 from attrs import define, field
 from psycopg import conninfo, errors, sql
 from twisted.internet.defer import Deferred, succeed

@@ -25,7 +25,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import txredisapi
+try:
+    import txredisapi
+except ImportError as error:
+    raise ImportError(
+        f"RedisStore needs txredisapi: pip install 'txsession[redis]' ({error})"
+    ) from error
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import (
@@ -625,7 +630,8 @@ class _Patient:
         return ask
 
     def _timedOut(self, result: Any, timeout: float) -> Any:
-        raise StoreTimeout(f"the server did not answer within {timeout:g} seconds")
+        problem = f"the server did not answer within {timeout:g} seconds"
+        raise StoreTimeout(problem) from result.value
 
 
 class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
@@ -750,12 +756,12 @@ class _SentinelEndpoint:
         The address of the master.  Fails with
         L{StoreUnavailable <txsession.StoreUnavailable>} if no sentinel names one.
         """
-        problem = "none of them was asked"
+        problem, cause = "none of them was asked", None
         for endpoint in list(self.sentinels):
             try:
                 answer = await self._asked(endpoint)
             except Exception as error:
-                problem = str(error)
+                problem, cause = str(error), error
                 continue
             if answer is None:
                 problem = f"they know no master named {self.service!r}"
@@ -765,7 +771,7 @@ class _SentinelEndpoint:
             self.sentinels.insert(0, endpoint)
             host, port = answer
             return _asBytes(host).decode(), int(port)
-        raise StoreUnavailable(f"no sentinel names a master: {problem}")
+        raise StoreUnavailable(f"no sentinel names a master: {problem}") from cause
 
     async def _asked(self, endpoint: Any) -> Any:
         protocol = txredisapi.RedisProtocol(

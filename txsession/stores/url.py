@@ -132,8 +132,9 @@ def _imported(module: str, name: str, driver: str, extra: str | None) -> Any:
         return getattr(import_module(f"txsession.stores.{module}"), name)
     except ImportError as error:
         remedy = "build Python with it" if extra is None else _installing(extra)
+        reason = error.__cause__ or error
         raise ConfigurationError(
-            f"{name} needs {driver}, which cannot be imported ({error}); {remedy}",
+            f"{name} needs {driver}, which cannot be imported ({reason}); {remedy}",
             option="store",
         ) from error
 
