@@ -22,6 +22,7 @@ import pytest_twisted
 from psycopg import sql
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
@@ -642,6 +643,34 @@ async def test_noMoreConnectionsThanAllowed(makeStore: Any, run: Any) -> None:
     assert threading.active_count() <= threads + 1
     await store.stop()
     await comesAbout(lambda: run(count) == [(0,)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_aQueueIsNoOutage(
+    makeStore: Any, server: PostgreSQLServer, table: str
+) -> None:
+    """
+    What has waited for most of its time for others that were slow times out; the
+    server counts as within reach all the same.
+    """
+    store = makeStore(connections=1, timeout=4)
+    for sid in ("slow", "late"):
+        await store.set(sid, RECORD)
+    locks = []
+    for sid in ("slow", "late"):
+        locks.append(psycopg.connect(server.url))
+        locks[-1].execute(f'UPDATE "{table}" SET sess = sess WHERE sid = %s', [sid])
+    slow = store.set("slow", RECORD)
+    await deferLater(reactor, 0.8)
+    late = store.set("late", RECORD)
+    await deferLater(reactor, 2.6)
+    locks[0].close()
+    await slow
+    with pytest.raises(StoreTimeout, match="no connection was free"):
+        await late
+    assert store.available is True
+    locks[1].close()
+    assert await store.get("late") == RECORD
 
 
 @pytest_twisted.ensureDeferred

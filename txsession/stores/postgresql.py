@@ -24,6 +24,7 @@ import math
 import re
 import select
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
@@ -332,9 +333,19 @@ class PostgreSQLStore:
 
     def _timedOut(self, job: _Statement) -> None:
         job.timeout = None
-        problem = f"the server did not answer within {self._timeout:g} seconds"
-        job.interrupt()
-        self._outage.lost(problem)
+        ran = job.seconds()
+        if ran is not None and ran >= self._timeout / 2:
+            problem = f"the server did not answer within {self._timeout:g} seconds"
+            job.interrupt()
+            self._outage.lost(problem)
+        else:
+            # That there is more to do than can be done is no outage.
+            problem = f"no connection was free for most of {self._timeout:g} seconds"
+            job.abandon()
+            if ran is not None:
+                job.timeout = realReactor(self._clock).callLater(
+                    self._timeout - ran, self._timedOut, job
+                )
         if not job.answer.called:
             job.answer.errback(StoreTimeout(problem))
 
@@ -412,11 +423,13 @@ class _Statement(Job):
     @ivar isRepeatable: whether it may be sent again if nobody knows whether it
         was carried out.
     @ivar isProbe: whether it is to find out if the server can be reached again.
+    @ivar begun: when a thread began with it, by the monotonic clock.
     """
 
     store: Any = None
     isRepeatable: bool = False
     isProbe: bool = False
+    begun: float | None = None
     timeout: Any = None
     _connection: Any = None
     _lock: Lock = field(factory=Lock)
@@ -424,6 +437,7 @@ class _Statement(Job):
     def run(self, pool: Pool) -> Any:
         if self.isAbandoned:
             return None
+        self.begun = time.monotonic()
         if not self.isProbe:
             self.store._outage.check()
         connection = pool.connect()
@@ -445,6 +459,12 @@ class _Statement(Job):
                     "which may or may not have been carried out"
                 ) from error
             return self._runOn(connection)
+
+    def seconds(self) -> float | None:
+        """
+        For how long a thread has been busy with it.
+        """
+        return None if self.begun is None else time.monotonic() - self.begun
 
     def _runOn(self, connection: psycopg.Connection[Any]) -> Any:
         with self._lock:
