@@ -776,7 +776,7 @@ WRONG = [
     ("--prune-interval x", "--prune-interval: must be seconds"),
     ("--prune-interval 0", "--prune-interval: must be greater than zero"),
     ("--prune-limit x", "--prune-limit: must be a whole number, not 'x'"),
-    ("--prune-limit 0", "--prune-limit: must be above zero"),
+    ("--prune-limit 0", "--prune-limit: must be a whole number above zero, not 0"),
     ("--store-timeout 0", "--store-timeout: must be greater than zero"),
     ("--store-down maybe", "--store-down: must be one of"),
     ("--name a;b", "--name: must be an RFC 6265 token"),
