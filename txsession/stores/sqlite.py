@@ -23,6 +23,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -413,14 +414,18 @@ def _row(record: Record) -> tuple[bytes, int]:
 # In the threads.
 
 
+_making = Lock()
+
+
 def _makePrivate(path: str) -> None:
     """
     Make the file, if there is none, so that nobody else can read it.
     """
     # It must not be opened and closed while a connection of this process is open:
     # that would take the locks off it (POSIX), whereupon another process that
-    # closes the database deletes the log that this one goes on writing to.
-    with suppress(FileExistsError):
+    # closes the database deletes the log that this one goes on writing to.  So no
+    # thread goes on to connect while another is at it.
+    with _making, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
