@@ -30,10 +30,10 @@ from .document import TOMBSTONE
 from .errors import SessionError
 from .listing import Condition, Entry, asText, described, printable, table
 from .places import STORE, Place
-from .pruning import resultOf
 from .running import Signalled, runReactor, started
 from .secretfile import SecretFileError, createSecrets, newSecret, rotateSecrets
 from .signing import fingerprint
+from .store import resultOf
 
 __all__ = ["cli", "main"]
 

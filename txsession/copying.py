@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from .backend import Backend, isOutage
 from .document import TOMBSTONE
 from .errors import SessionConflict
-from .pruning import resultOf
 from .record import Record, asMilliseconds
 from .signing import fingerprint
+from .store import resultOf
 
 __all__ = ["Copying", "Counts", "recordsOf"]
 

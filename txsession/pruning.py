@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from inspect import isawaitable
 from typing import Any
 from weakref import WeakSet
 
@@ -15,7 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-__all__ = ["INTERVAL", "LIMIT", "Pruner", "Upkeep", "resultOf", "served"]
+from .store import resultOf
+
+__all__ = ["INTERVAL", "LIMIT", "Pruner", "Upkeep", "served"]
 
 INTERVAL = 900.0
 """
@@ -123,10 +124,3 @@ def _isServed(store: Any) -> bool:
         return store in served
     except TypeError:  # cannot be hashed, or not be referred to weakly
         return False
-
-
-async def resultOf(answer: Any) -> Any:
-    """
-    What a store answers, waited for if need be.
-    """
-    return await answer if isawaitable(answer) else answer

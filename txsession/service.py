@@ -16,8 +16,8 @@ from twisted.web.resource import IResource
 from .backend import writesInFlight
 from .errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from .lifetime import Duration, asSeconds
-from .pruning import INTERVAL, LIMIT, Pruner, resultOf, served
-from .store import Store
+from .pruning import INTERVAL, LIMIT, Pruner, served
+from .store import Store, resultOf
 from .stores.common import wholeNumber
 
 __all__ = ["SessionService"]

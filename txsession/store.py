@@ -15,7 +15,8 @@ shortened nor normalised.  An ID that the backend cannot hold counts as absent.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from inspect import isawaitable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from .record import Record
 
@@ -26,6 +27,7 @@ __all__ = [
     "ServiceStore",
     "Store",
     "TouchableStore",
+    "resultOf",
 ]
 
 T = TypeVar("T")
@@ -33,6 +35,13 @@ Answer: TypeAlias = Awaitable[T] | T
 """
 A C{Deferred}, a coroutine, or the plain value.
 """
+
+
+async def resultOf(answer: Any) -> Any:
+    """
+    What a store answers, waited for if need be.
+    """
+    return await answer if isawaitable(answer) else answer
 
 
 @runtime_checkable

@@ -14,7 +14,6 @@ import unittest
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from inspect import iscoroutine
 from typing import Any, TypeAlias
 from unittest import SkipTest
 
@@ -23,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from ..record import Record
+from ..store import resultOf
 
 __all__ = ["StoreContract"]
 
@@ -155,7 +155,7 @@ class StoreContract:
         test: Callable[[Any, Any], Coroutine[Any, Any, None]],
         abilities: tuple[str, ...],
     ) -> None:
-        store = await _resultOf(self.makeStore())
+        store = await resultOf(self.makeStore())
         try:
             missing = [each for each in abilities if not _can(store, each)]
             if missing:
@@ -800,13 +800,7 @@ def ask(store: Any, operation: str, *arguments: Any) -> Deferred[Any]:
 
 
 async def _asked(store: Any, operation: str, arguments: tuple[Any, ...]) -> Any:
-    return await _resultOf(getattr(store, operation)(*arguments))
-
-
-async def _resultOf(answer: Any) -> Any:
-    if isinstance(answer, Deferred) or iscoroutine(answer):
-        return await answer
-    return answer
+    return await resultOf(getattr(store, operation)(*arguments))
 
 
 async def _stop(store: Any) -> None:

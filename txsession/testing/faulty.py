@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from inspect import iscoroutine
 from typing import Any
 
 from attrs import define, field
@@ -15,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from ..errors import StoreUnavailable
+from ..store import resultOf
 
 __all__ = ["Fault", "FaultyStore"]
 
@@ -277,9 +277,7 @@ class FaultyStore:
                 await self._hang()
             elif fault.kind in ("fail", "disconnect"):
                 raise fault.error or _unavailable(fault)
-        answer = method(*arguments)
-        if isinstance(answer, Deferred) or iscoroutine(answer):
-            answer = await answer
+        answer = await resultOf(method(*arguments))
         for fault in striking:
             if fault.kind == "lose":
                 raise fault.error or _unavailable(fault)
